@@ -1,0 +1,7 @@
+//! The agent's parts. ARCHITECTURE.md says which may import which; `app` wires them.
+
+pub mod api;
+pub mod attribute;
+pub mod config;
+pub mod expose;
+pub mod store;

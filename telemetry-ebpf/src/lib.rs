@@ -1,0 +1,2 @@
+//! border
+#![no_std]

@@ -1,0 +1,1 @@
+//! Whole-agent tests (being written).
