@@ -1,0 +1,566 @@
+//! Loads the object, hands it what it needs, attaches every program, and keeps what came of each.
+//!
+//! A program that this kernel refuses costs its family and nothing else; its state says why.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aya::maps::{Array, HashMap, Map, MapData, Queue};
+use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program as Loaded};
+use aya::{Ebpf, EbpfLoader};
+use telemetry_ebpf::Abi;
+use telemetry_ebpf::block::{BlockCell, BlockErrorKey, BlockKey, CELL_OVERFLOW, SHARDS_MAX};
+use telemetry_ebpf::identity::{Losses, Meta, SLOT_FIRST};
+use telemetry_ebpf::net::{NetCell, TcpCell};
+use telemetry_ebpf::sched::{SchedCell, Stint};
+
+use super::btf::{self, Btf};
+use super::mapped::{Access, Mapped};
+use super::slots::{Cells, Life, Slots};
+use super::{Events, ProgramRuns, Wire, fields, info, topology};
+
+const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/telemetry.o"));
+
+/// Whether this binary carries the kernel programs.
+#[must_use]
+pub fn available() -> bool {
+    !OBJECT.is_empty()
+}
+
+/// A group of programs that makes sense together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// Cgroups that come and go.
+    Identity,
+    /// Run queues, time on the CPU, switches.
+    Scheduler,
+    /// Requests of block devices.
+    Block,
+    /// Packets and TCP connections.
+    Network,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hook {
+    Tracepoint,
+    SkbIngress,
+    SkbEgress,
+}
+
+/// A kernel program: its name, its hook, its family.
+#[derive(Debug)]
+pub struct Program {
+    /// The name in the object.
+    pub name: &'static str,
+    /// Where it attaches.
+    pub hook: &'static str,
+    /// Which signals it feeds.
+    pub family: Family,
+    kind: Hook,
+}
+
+const fn tracepoint(name: &'static str, family: Family) -> Program {
+    Program { name, hook: name, family, kind: Hook::Tracepoint }
+}
+
+/// Every program, in the order of attachment: births first, so that no owner is missed.
+static PROGRAMS: &[Program] = &[
+    tracepoint("cgroup_mkdir", Family::Identity),
+    tracepoint("cgroup_rmdir", Family::Identity),
+    tracepoint("sched_switch", Family::Scheduler),
+    Program { name: "sched_switch_state_first", hook: "sched_switch", ..tracepoint("", Family::Scheduler) },
+    tracepoint("hrtimer_expire_entry", Family::Scheduler),
+    tracepoint("sched_migrate_task", Family::Scheduler),
+    tracepoint("block_rq_complete", Family::Block),
+    tracepoint("inet_sock_set_state", Family::Network),
+    Program { name: "skb_receive", hook: "cgroup_skb/ingress", family: Family::Network, kind: Hook::SkbIngress },
+    Program { name: "skb_transmit", hook: "cgroup_skb/egress", family: Family::Network, kind: Hook::SkbEgress },
+];
+
+/// What to load, and what the host looks like.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Owners that the kernel side tells apart.
+    pub slots: u32,
+    /// Cells of the block family.
+    pub block_cells: u32,
+    /// How long a dead cgroup keeps its slot.
+    pub quarantine: Duration,
+    /// Families to load.
+    pub families: Vec<Family>,
+    /// Programs to leave out by name.
+    pub disabled: Vec<String>,
+    /// How this host numbers its cgroups.
+    pub hierarchies: HierarchyTags,
+}
+
+/// How this host numbers its cgroups.
+#[derive(Debug, Clone, Default)]
+pub struct HierarchyTags {
+    /// Mount point of version 2, where packets are counted.
+    pub unified: Option<PathBuf>,
+    /// Version 1's `cpu` hierarchy is mounted.
+    pub tasks_v1: bool,
+    /// Version 1's `blkio` hierarchy is mounted.
+    pub block_v1: bool,
+}
+
+/// Why the kernel side could not be had at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The binary was built without them.
+    #[error("this binary has no kernel programs; build it with `cargo xtask build-ebpf` first")]
+    NotBuilt,
+    /// The kernel does not describe itself.
+    #[error("{0}; a kernel with CONFIG_DEBUG_INFO_BTF is needed")]
+    Btf(#[from] btf::Error),
+    /// aya could not read the kernel's BTF.
+    #[error("read the kernel's BTF: {0}")]
+    AyaBtf(#[source] aya::BtfError),
+    /// The kernel refused the maps.
+    #[error("load the kernel programs: {0}")]
+    Load(#[source] Box<aya::EbpfError>),
+    /// The object lacks a map: it is of another version than the agent.
+    #[error("the kernel object has no map {0}")]
+    NoMap(&'static str),
+    /// A map could not be used.
+    #[error("map {map}: {source}")]
+    Map {
+        /// Which.
+        map: &'static str,
+        /// Why.
+        source: Box<aya::maps::MapError>,
+    },
+    /// A map could not be mapped into memory.
+    #[error("map {map} into memory: {source}")]
+    Mmap {
+        /// Which.
+        map: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not one program could be attached.
+    #[error("no program could be attached; the first said: {0}")]
+    Nothing(String),
+}
+
+/// What came of one program.
+#[derive(Debug)]
+pub struct ProgramState {
+    /// Which.
+    pub program: &'static Program,
+    /// Whether the verifier accepted it.
+    pub loaded: bool,
+    /// Whether it is attached.
+    pub attached: bool,
+    /// Why not, in one line.
+    pub error: Option<String>,
+}
+
+/// A map's size.
+#[derive(Debug, Clone)]
+pub struct MapState {
+    /// Its name in the object.
+    pub name: String,
+    /// Kernel memory it holds.
+    pub bytes: u64,
+}
+
+/// Cells of the scheduler family.
+pub struct Scheduler {
+    /// Indexed `cpu * slots + slot`.
+    pub cells: Mapped<SchedCell>,
+}
+
+/// Cells of the block family.
+pub struct Block {
+    /// Indexed `shard * cells + cell`.
+    pub cells: Mapped<BlockCell>,
+    /// Which cell counts what.
+    pub keys: Cells,
+    errors: HashMap<MapData, Wire<BlockErrorKey>, u64>,
+}
+
+/// Cells of the network family.
+pub struct Network {
+    /// Packets, indexed `cpu * slots + slot`.
+    pub packets: Mapped<NetCell>,
+    /// Connections, indexed `shard * slots + slot`.
+    pub connections: Mapped<TcpCell>,
+}
+
+/// The kernel side, loaded and attached. Dropping it detaches every program.
+pub struct Kernel {
+    /// Holds programs and links.
+    object: Ebpf,
+    /// What came of each program.
+    pub programs: Vec<ProgramState>,
+    /// What each map costs.
+    pub maps: Vec<MapState>,
+    /// Required fields that this kernel does not have.
+    pub missing_fields: Vec<&'static str>,
+    /// Possible CPUs.
+    pub cpus: u32,
+    /// Shards of the block and TCP cells.
+    pub shards: u32,
+    /// Cgroup events.
+    pub events: Events,
+    /// Who has which slot.
+    pub slots: Slots,
+    /// Losses, one cell a CPU.
+    pub losses: Mapped<Losses>,
+    /// The scheduler's cells.
+    pub scheduler: Scheduler,
+    /// The block family's cells.
+    pub block: Block,
+    /// The network family's cells.
+    pub network: Network,
+}
+
+// === impl Error ===
+
+impl Error {
+    /// Whether more privileges would help.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        let mut cause: Option<&dyn std::error::Error> = Some(self);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied) {
+                return true;
+            }
+            cause = error.source();
+        }
+        matches!(self, Error::Nothing(text) if text.contains("Operation not permitted"))
+    }
+}
+
+// === impl Block ===
+
+impl Block {
+    /// Failed requests by device, operation and status. A system call each; failures are rare.
+    pub fn errors(&self) -> impl Iterator<Item = (BlockErrorKey, u64)> + '_ {
+        self.errors.iter().filter_map(|entry| entry.ok().map(|(key, count)| (key.0, count)))
+    }
+}
+
+// === impl Kernel ===
+
+impl Kernel {
+    /// Loads and attaches what `options` ask for. Needs CAP_BPF and CAP_PERFMON, and CAP_NET_ADMIN for packets.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel side cannot be had at all; a single program that is refused is a [`ProgramState`].
+    pub fn load(options: &Options) -> Result<Self, Error> {
+        if !available() {
+            return Err(Error::NotBuilt);
+        }
+        let cpus = u32::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(1);
+        let shards = shards(cpus);
+        let btf = Btf::open(Path::new(KERNEL_BTF))?;
+        let (globals, missing_fields) = globals(options, shards, &btf);
+        let unfit = unfit(&btf);
+        drop(btf);
+        let kernel_btf = aya::Btf::from_sys_fs().map_err(Error::AyaBtf)?;
+        let mut object = create(options, &globals, cpus, shards, &kernel_btf)?;
+        fill(&mut object, options, cpus)?;
+        let maps = map_states(&object);
+        let programs = attach_all(&mut object, options, &kernel_btf, unfit);
+        drop(kernel_btf);
+        trim();
+        let first_error = programs.iter().find_map(|state| state.error.clone());
+        if !programs.iter().any(|state| state.attached)
+            && let Some(error) = first_error
+        {
+            return Err(Error::Nothing(error));
+        }
+        let (slots, cells, shard_slots) = (options.slots, options.block_cells, shards * options.slots);
+        Ok(Self {
+            events: Events::new(typed(take(&mut object, "EVENTS")?, "EVENTS")?),
+            slots: open_slots(&mut object, options)?,
+            losses: mapped(&mut object, "LOSSES", cpus)?,
+            scheduler: Scheduler { cells: mapped(&mut object, "SCHED", cpus * slots)? },
+            block: Block {
+                cells: mapped(&mut object, "BLOCK", shards * cells)?,
+                keys: open_cells(&mut object, cells)?,
+                errors: typed(take(&mut object, "BLOCK_ERRORS")?, "BLOCK_ERRORS")?,
+            },
+            network: Network {
+                packets: mapped(&mut object, "NET", cpus * slots)?,
+                connections: mapped(&mut object, "TCP", shard_slots)?,
+            },
+            object,
+            programs,
+            maps,
+            missing_fields,
+            cpus,
+            shards,
+        })
+    }
+
+    /// Whether a program is attached.
+    #[must_use]
+    pub fn attached(&self, name: &str) -> bool {
+        self.programs.iter().any(|state| state.program.name == name && state.attached)
+    }
+
+    /// The kernel's own counts of a program.
+    #[must_use]
+    pub fn runs(&self, name: &str) -> Option<ProgramRuns> {
+        info::runs(self.object.program(name)?.fd().ok()?.as_fd())
+    }
+}
+
+/// Shards of the cells that are not per CPU: a power of two, so that a mask finds one, and never more than CPUs.
+fn shards(cpus: u32) -> u32 {
+    let most = cpus.clamp(1, SHARDS_MAX);
+    if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 }
+}
+
+type Globals = Vec<(&'static str, u32)>;
+
+fn globals(options: &Options, shards: u32, btf: &Btf) -> (Globals, Vec<&'static str>) {
+    let offsets = fields::resolve(btf);
+    let mut values = offsets.values;
+    let block_tag = if options.hierarchies.block_v1 {
+        telemetry_ebpf::identity::TAG_BLKIO
+    } else {
+        telemetry_ebpf::identity::TAG_UNIFIED
+    };
+    values.extend([
+        ("CONFIG_SLOTS", options.slots),
+        ("CONFIG_BLOCK_CELLS", options.block_cells),
+        ("CONFIG_SHARD_MASK", shards - 1),
+        ("CONFIG_TASKS_V1", u32::from(options.hierarchies.tasks_v1)),
+        ("CONFIG_BLOCK_TAG", u32::try_from(block_tag).unwrap_or_default()),
+    ]);
+    (values, offsets.missing)
+}
+
+fn create(
+    options: &Options,
+    globals: &Globals,
+    cpus: u32,
+    shards: u32,
+    kernel_btf: &aya::Btf,
+) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    // Socket storage is a map kind that aya has no type for; the programs use it, the agent does not.
+    loader.btf(Some(kernel_btf)).allow_unsupported_maps();
+    for (name, value) in globals {
+        loader.override_global(name, value, true);
+    }
+    let (slots, cells) = (options.slots, options.block_cells);
+    for (map, entries) in [
+        ("CG_SLOT", 2 * slots),
+        ("META", slots),
+        ("FREE", slots),
+        ("LOSSES", cpus),
+        ("SCHED", cpus * slots),
+        ("STINTS", cpus),
+        ("PLACES", cpus),
+        ("BLOCK_INDEX", 2 * cells),
+        ("BLOCK", shards * cells),
+        ("BLOCK_KEYS", cells),
+        ("BLOCK_FREE", cells),
+        ("NET", cpus * slots),
+        ("TCP", shards * slots),
+    ] {
+        loader.map_max_entries(map, entries);
+    }
+    loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))
+}
+
+/// What the programs need before the first of them runs.
+fn fill(object: &mut Ebpf, options: &Options, cpus: u32) -> Result<(), Error> {
+    queue(object, "FREE", SLOT_FIRST..options.slots)?;
+    queue(object, "BLOCK_FREE", CELL_OVERFLOW + 1..options.block_cells)?;
+    let map = object.map_mut("PLACES").ok_or(Error::NoMap("PLACES"))?;
+    let mut places: Array<_, u32> = Array::try_from(map).map_err(|error| map_error("PLACES", error))?;
+    for (cpu, place) in (0..).zip(topology::places(cpus)) {
+        places.set(cpu, place, 0).map_err(|error| map_error("PLACES", error))?;
+    }
+    Ok(())
+}
+
+fn queue(object: &mut Ebpf, name: &'static str, values: std::ops::Range<u32>) -> Result<(), Error> {
+    let map = object.map_mut(name).ok_or(Error::NoMap(name))?;
+    let mut queue: Queue<_, u32> = Queue::try_from(map).map_err(|error| map_error(name, error))?;
+    for value in values {
+        queue.push(value, 0).map_err(|error| map_error(name, error))?;
+    }
+    Ok(())
+}
+
+/// The variant of the switch program that this kernel's prototype does not fit.
+fn unfit(btf: &Btf) -> &'static str {
+    match fields::switch_prev(btf) {
+        Some(2) => "sched_switch",
+        _ => "sched_switch_state_first",
+    }
+}
+
+fn attach_all(
+    object: &mut Ebpf,
+    options: &Options,
+    kernel_btf: &aya::Btf,
+    unfit: &'static str,
+) -> Vec<ProgramState> {
+    let mut states = Vec::with_capacity(PROGRAMS.len());
+    for program in PROGRAMS.iter().filter(|program| program.name != unfit) {
+        let wanted = program.family == Family::Identity || options.families.contains(&program.family);
+        let mut state = ProgramState { program, loaded: false, attached: false, error: None };
+        if options.disabled.iter().any(|name| name == program.name) || !wanted {
+            state.error = Some("disabled by the configuration".to_owned());
+        } else {
+            match attach(object, program, options, kernel_btf, &mut state.loaded) {
+                Ok(()) => state.attached = true,
+                Err(error) => state.error = Some(error),
+            }
+        }
+        states.push(state);
+    }
+    states
+}
+
+fn attach(
+    object: &mut Ebpf,
+    program: &Program,
+    options: &Options,
+    kernel_btf: &aya::Btf,
+    loaded: &mut bool,
+) -> Result<(), String> {
+    let found = object.program_mut(program.name).ok_or("not in the kernel object")?;
+    match (found, program.kind) {
+        (Loaded::BtfTracePoint(tracepoint), Hook::Tracepoint) => {
+            tracepoint.load(program.hook, kernel_btf).map_err(|error| line(&error))?;
+            *loaded = true;
+            tracepoint.attach().map_err(|error| line(&error))?;
+        }
+        (Loaded::CgroupSkb(skb), Hook::SkbIngress | Hook::SkbEgress) => {
+            skb.load().map_err(|error| line(&error))?;
+            *loaded = true;
+            let root = options.hierarchies.unified.as_ref().ok_or("this host has no cgroup version 2")?;
+            let root = File::open(root).map_err(|error| format!("open {}: {error}", root.display()))?;
+            let direction = match program.kind {
+                Hook::SkbIngress => CgroupSkbAttachType::Ingress,
+                Hook::Tracepoint | Hook::SkbEgress => CgroupSkbAttachType::Egress,
+            };
+            // A link is one of many by nature; the flag for many is refused on links.
+            skb.attach(root, direction, CgroupAttachMode::Single).map_err(|error| line(&error))?;
+        }
+        _ => return Err("of another kind than the agent expects".to_owned()),
+    }
+    Ok(())
+}
+
+/// An error and its causes in one line: of a verifier's log the last line, which says why.
+fn line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    let noise = ["processed ", "verification time ", "stack depth ", ": "];
+    let mut lines = text.lines().map(str::trim);
+    let mut lines = lines.by_ref().filter(|line| !line.is_empty() && !noise.iter().any(|start| line.starts_with(start)));
+    let first = lines.next().unwrap_or_default().to_owned();
+    match lines.next_back() {
+        Some(last) => format!("{first} … {last}"),
+        None => first,
+    }
+}
+
+fn map_states(object: &Ebpf) -> Vec<MapState> {
+    let states = object.maps().filter_map(|(name, map)| {
+        let data = match map {
+            Map::Array(data)
+            | Map::PerCpuArray(data)
+            | Map::HashMap(data)
+            | Map::RingBuf(data)
+            | Map::Queue(data)
+            | Map::Unsupported(data) => data,
+            _ => return None,
+        };
+        Some(MapState { name: name.to_owned(), bytes: memory(data.fd().as_fd())? })
+    });
+    states.collect()
+}
+
+/// The kernel's own account of a map's memory.
+fn memory(map: BorrowedFd<'_>) -> Option<u64> {
+    use std::os::fd::AsRawFd as _;
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()
+}
+
+fn open_slots(object: &mut Ebpf, options: &Options) -> Result<Slots, Error> {
+    let cache = object.map("CACHE").ok_or(Error::NoMap("CACHE"))?;
+    let cache = map_memory(cache, "CACHE", telemetry_ebpf::identity::CACHE_WORDS, Access::ReadWrite)?;
+    Ok(Slots {
+        meta: mapped::<Meta>(object, "META", options.slots)?,
+        cache,
+        by_key: typed(take(object, "CG_SLOT")?, "CG_SLOT")?,
+        free: typed(take(object, "FREE")?, "FREE")?,
+        lives: vec![Life::default(); usize::try_from(options.slots).unwrap_or_default()],
+        quarantine: options.quarantine,
+        reclaimed: 0,
+        errors: 0,
+    })
+}
+
+fn open_cells(object: &mut Ebpf, cells: u32) -> Result<Cells, Error> {
+    Ok(Cells {
+        keys: mapped::<BlockKey>(object, "BLOCK_KEYS", cells)?,
+        by_key: typed(take(object, "BLOCK_INDEX")?, "BLOCK_INDEX")?,
+        free: typed(take(object, "BLOCK_FREE")?, "BLOCK_FREE")?,
+        leaving: Vec::new(),
+        released: vec![0; usize::try_from(cells).unwrap_or_default()],
+    })
+}
+
+fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
+    object.take_map(name).ok_or(Error::NoMap(name))
+}
+
+fn typed<T: TryFrom<Map, Error = aya::maps::MapError>>(map: Map, name: &'static str) -> Result<T, Error> {
+    T::try_from(map).map_err(|error| map_error(name, error))
+}
+
+fn mapped<T: Abi>(object: &mut Ebpf, name: &'static str, entries: u32) -> Result<Mapped<T>, Error> {
+    let map = object.map(name).ok_or(Error::NoMap(name))?;
+    map_memory(map, name, entries, Access::Read)
+}
+
+fn map_memory<T: Abi>(
+    map: &Map,
+    name: &'static str,
+    entries: u32,
+    access: Access,
+) -> Result<Mapped<T>, Error> {
+    let Map::Array(data) = map else { return Err(Error::NoMap(name)) };
+    Mapped::new(data.fd().as_fd(), entries, access).map_err(|source| Error::Mmap { map: name, source })
+}
+
+fn map_error(map: &'static str, source: aya::maps::MapError) -> Error {
+    Error::Map { map, source: Box::new(source) }
+}
+
+/// Gives the memory of the parsed BTF back: 29 MB that nobody needs any more.
+fn trim() {
+    // SAFETY: takes no pointer and changes nothing that anybody can see.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+// `Stint` crosses the border for the kernel side alone.
+const _: () = assert!(size_of::<Stint>() == 64, "a stint has a cache line of its own");
