@@ -1,1 +1,109 @@
-//! (being written)
+//! The HTTP side: scrapes, health and a small index page.
+//!
+//! [`bind`] takes the port before anything else starts; [`serve`] answers until it is told to stop. Knows the latest
+//! values and what the agent says of its own health; knows nothing of the kernel. `app` wires it.
+//!
+//! Every connection is bounded from both sides: how many there are, and how long each may take to send a header, to
+//! take its answer, or to do nothing. A client that stalls costs itself its connection and nobody else anything.
+
+mod connection;
+mod gzip;
+mod index;
+mod pages;
+mod routes;
+mod server;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::human_duration;
+use crate::store::Latest;
+
+pub use gzip::compress;
+pub use server::{bind, serve};
+pub use stats::{HttpStats, METRICS};
+
+/// Limits of the HTTP side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Connections at one time. When all are taken, a new one replaces the oldest that is not being answered; when
+    /// all are being answered, it is closed at once. 64 is three scrapers and a browser many times over, and leaves
+    /// room for the agent's own files under the usual limit of 1,024.
+    pub connections_max: usize,
+    /// How long a client may take to send a whole request header.
+    #[serde(with = "human_duration")]
+    pub header_timeout: Duration,
+    /// How long a request may take from its header to the last byte of its answer that the client takes.
+    #[serde(with = "human_duration")]
+    pub request_timeout: Duration,
+    /// How long a connection may rest between two requests. Longer than the usual scrape interval of a minute, so
+    /// that a scraper keeps its connection.
+    #[serde(with = "human_duration")]
+    pub idle_timeout: Duration,
+}
+
+/// What the HTTP side answers from.
+#[derive(Clone)]
+pub struct Deps {
+    /// The values a scrape gets.
+    pub latest: Arc<Latest>,
+    /// What the health endpoints say.
+    pub health: Arc<dyn Health>,
+    /// Where requests and connections are counted.
+    pub observe: Arc<HttpStats>,
+}
+
+/// What the agent knows of its own health.
+pub trait Health: Send + Sync {
+    /// Whether the process does its work at all. Not being so asks for a restart.
+    ///
+    /// # Errors
+    /// Says what is stuck.
+    fn live(&self) -> Result<(), String>;
+
+    /// Everything that has to hold before the answers mean anything.
+    fn ready(&self) -> Vec<Check>;
+}
+
+/// One condition and whether it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The condition, in a word or two.
+    pub name: &'static str,
+    /// Holds, or the reason why it does not.
+    pub outcome: Result<(), String>,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            connections_max: 64,
+            header_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(90),
+        }
+    }
+}
+
+// === impl Check ===
+
+impl Check {
+    /// A condition that holds.
+    #[must_use]
+    pub fn holds(name: &'static str) -> Self {
+        Self { name, outcome: Ok(()) }
+    }
+
+    /// A condition that does not hold, and why.
+    pub fn fails(name: &'static str, reason: impl Into<String>) -> Self {
+        Self { name, outcome: Err(reason.into()) }
+    }
+}

@@ -1,0 +1,198 @@
+//! What each path answers.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::body::HttpBody as _;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ACCEPT, ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    HeaderName, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::Response;
+use axum::routing::get;
+use tower::ServiceExt as _;
+
+use super::pages::{Form, Pages};
+use super::stats::Handler;
+use super::{Check, Deps, gzip, index};
+use crate::expose;
+
+/// Longest path and query answered. Ours have 15 bytes; clients add a few parameters.
+const URI_LEN_MAX: usize = 2048;
+
+/// Longest body read. No route has a use for one; this much is read so that a client that sends one gets its answer.
+const BODY_LEN_MAX: u64 = 8 * 1024;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// All routes behind the limits that hold for each.
+#[derive(Clone)]
+pub(super) struct Routes {
+    router: Router,
+    deps: Deps,
+}
+
+struct Shared {
+    deps: Deps,
+    pages: Pages,
+}
+
+// === impl Routes ===
+
+impl Routes {
+    pub(super) fn new(deps: Deps, exposition: &expose::Config) -> Self {
+        let shared = Arc::new(Shared { deps: deps.clone(), pages: Pages::new(exposition) });
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/livez", get(live))
+            .route("/-/healthy", get(live))
+            .route("/healthz", get(live))
+            .route("/readyz", get(ready))
+            .route("/-/ready", get(ready))
+            .route("/", get(root))
+            .method_not_allowed_fallback(method_not_allowed)
+            .fallback(not_found)
+            .with_state(shared);
+        Self { router, deps }
+    }
+
+    /// Answers one request.
+    pub(super) async fn answer(self, request: Request) -> Response {
+        let begun = Instant::now();
+        let handler = handler_of(request.uri().path());
+        let mut response = match refusal(&request) {
+            Some(refusal) => refusal,
+            None => match self.router.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+        };
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        self.deps.observe.answered(handler, response.status().as_u16(), begun.elapsed());
+        response
+    }
+}
+
+/// The route of a path: a closed set, since a path is the client's to choose.
+fn handler_of(path: &str) -> Handler {
+    match path {
+        "/metrics" => Handler::Metrics,
+        "/livez" | "/-/healthy" | "/healthz" => Handler::Live,
+        "/readyz" | "/-/ready" => Handler::Ready,
+        "/" => Handler::Index,
+        _ => Handler::Unknown,
+    }
+}
+
+/// What is refused before any route sees it. The connection ends, because what the client still sends is not read.
+fn refusal(request: &Request) -> Option<Response> {
+    let uri = request.uri();
+    let uri_len = uri.path().len() + uri.query().map_or(0, str::len);
+    let mut response = if uri_len > URI_LEN_MAX {
+        plain(StatusCode::URI_TOO_LONG, format!("the path and query may have {URI_LEN_MAX} bytes\n"))
+    } else if request.body().size_hint().upper().is_none_or(|len| len > BODY_LEN_MAX) {
+        plain(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have {BODY_LEN_MAX} bytes\n"))
+    } else {
+        return None;
+    };
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    Some(response)
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let snapshot = shared.deps.latest.get();
+    if snapshot.families.is_empty() {
+        // An empty page would tell a scraper that every series is gone.
+        let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "no values before the first tick\n".into());
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        return response;
+    }
+    let form = Form {
+        format: expose::negotiate(joined(&headers, &ACCEPT).as_deref()),
+        allows_gzip: joined(&headers, &ACCEPT_ENCODING).is_some_and(|value| gzip::accepted(&value)),
+    };
+    let page = shared.pages.get(&snapshot, form);
+    let mut response = respond(StatusCode::OK, form.format.content_type(), page.bytes.into());
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if page.is_gzip {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+async fn live(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.deps.health.live() {
+        Ok(()) => plain(StatusCode::OK, "ok\n".into()),
+        Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", one_line(&reason))),
+    }
+}
+
+/// One line a check if one fails or the client asks for it, as Kubernetes' own components answer.
+async fn ready(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
+    let checks = shared.deps.health.ready();
+    let is_ready = checks.iter().all(|check| check.outcome.is_ok());
+    let verbose = uri
+        .query()
+        .is_some_and(|query| query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose=")));
+    match (is_ready, verbose) {
+        (true, false) => plain(StatusCode::OK, "ok\n".into()),
+        (true, true) => plain(StatusCode::OK, listed(&checks)),
+        (false, _) => plain(StatusCode::SERVICE_UNAVAILABLE, listed(&checks)),
+    }
+}
+
+fn listed(checks: &[Check]) -> String {
+    let mut body = String::new();
+    for Check { name, outcome } in checks {
+        // Writing to a String cannot fail.
+        let _ = match outcome {
+            Ok(()) => writeln!(body, "[+]{name} ok"),
+            Err(reason) => writeln!(body, "[-]{name}: {}", one_line(reason)),
+        };
+    }
+    body
+}
+
+/// A reason that cannot look like the next check.
+fn one_line(reason: &str) -> String {
+    reason.replace(|character: char| character.is_control(), " ")
+}
+
+async fn root(State(shared): State<Arc<Shared>>) -> Response {
+    let mut response = respond(StatusCode::OK, "text/html; charset=utf-8", index::page(&shared.deps).into());
+    let policy = HeaderValue::from_static(index::CONTENT_SECURITY_POLICY);
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
+async fn not_found() -> Response {
+    plain(StatusCode::NOT_FOUND, "nothing is here; / lists what there is\n".into())
+}
+
+async fn method_not_allowed() -> Response {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".into());
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+fn plain(status: StatusCode, text: String) -> Response {
+    respond(status, TEXT, text.into())
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// A list header that may be sent in several lines; none if it is absent. What is not text is left out.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(","))
+}
