@@ -1,1 +1,17 @@
-//! Whole-agent tests (being written).
+//! What whole-agent tests stand on: the agent as a process, its page, known work in known cgroups, and the kernel's
+//! own figures to hold the page to.
+//!
+//! Knows the agent only from outside: its command line, its page, its exit codes. Used by the test target `kernel`
+//! and by the runner of the kernel benchmarks.
+
+pub mod agent;
+pub mod bpf;
+pub mod cgroup;
+pub mod host;
+pub mod http;
+pub mod loopdev;
+pub mod netns;
+pub mod page;
+pub mod proc;
+pub mod work;
+pub mod workload;

@@ -1,0 +1,155 @@
+//! Block devices for the length of a test: a file behind a loop device, with or without a file system on it.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+
+// include/uapi/linux/loop.h
+const LOOP_SET_FD: libc::Ioctl = 0x4C00;
+const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+
+/// A loop device. Taken down when dropped.
+#[derive(Debug)]
+pub struct LoopDevice {
+    device: File,
+    name: String,
+}
+
+/// A mounted file system. Unmounted when dropped.
+#[derive(Debug)]
+pub struct Mount {
+    point: TempDir,
+}
+
+// === impl LoopDevice ===
+
+impl LoopDevice {
+    /// Puts `file` behind a free loop device.
+    ///
+    /// # Errors
+    /// If the kernel has no loop devices, or refuses.
+    pub fn over(file: &Path) -> Result<Self> {
+        let backing = OpenOptions::new().read(true).write(true).open(file).context("backing file")?;
+        let Ok(control) = OpenOptions::new().read(true).write(true).open("/dev/loop-control") else {
+            return Err(crate::host::kernel_lacks("loop devices"));
+        };
+        // Another process may take the free device between the two calls; then the next one is tried.
+        for _ in 0..16 {
+            // SAFETY: this request takes no argument.
+            let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+            if number < 0 {
+                return Err(io::Error::last_os_error()).context("find a free loop device");
+            }
+            let name = format!("loop{number}");
+            let path = format!("/dev/{name}");
+            crate::host::eventually("the device node is there", Duration::from_secs(2), || {
+                Ok(Path::new(&path).exists())
+            })?;
+            let device = OpenOptions::new().read(true).write(true).open(&path).context(path)?;
+            // SAFETY: this request takes a descriptor by value, and `backing` is open.
+            if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, backing.as_raw_fd()) } == 0 {
+                return Ok(Self { device, name });
+            }
+        }
+        bail!("no loop device could be taken: {}", io::Error::last_os_error())
+    }
+
+    /// Its name, e.g. `loop0`: the agent's label `device`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its node.
+    #[must_use]
+    pub fn node(&self) -> String {
+        format!("/dev/{}", self.name)
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        // SAFETY: this request takes no argument. It fails only if the device is down already.
+        let _ = unsafe { libc::ioctl(self.device.as_raw_fd(), LOOP_CLR_FD) };
+    }
+}
+
+// === impl Mount ===
+
+impl Mount {
+    /// A fresh ext4 on a device, mounted.
+    ///
+    /// # Errors
+    /// If it cannot be made or mounted.
+    pub fn ext4(device: &LoopDevice) -> Result<Self> {
+        let output =
+            Command::new("mkfs.ext4").args(["-q", "-F"]).arg(device.node()).output().context("mkfs.ext4")?;
+        if !output.status.success() {
+            bail!("mkfs.ext4: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Self::new(&device.node(), "ext4", "")
+    }
+
+    /// A file system in memory that holds no more than `kib`.
+    ///
+    /// # Errors
+    /// If it cannot be mounted.
+    pub fn tmpfs(kib: u32) -> Result<Self> {
+        Self::new("tmpfs", "tmpfs", &format!("size={kib}k"))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.point.path()
+    }
+
+    fn new(source: &str, kind: &str, options: &str) -> Result<Self> {
+        let point = tempfile::tempdir()?;
+        let target = CString::new(point.path().as_os_str().as_bytes())?;
+        let (source, kind, options) = (CString::new(source)?, CString::new(kind)?, CString::new(options)?);
+        // SAFETY: all four are strings with an end that outlive the call.
+        let result = unsafe {
+            libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast())
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error()).with_context(|| format!("mount {kind:?}"));
+        }
+        Ok(Self { point })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Ok(target) = CString::new(self.point.path().as_os_str().as_bytes()) {
+            // SAFETY: a string with an end. Detached at once: whoever still holds a file in it may finish.
+            let _ = unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+        }
+    }
+}
+
+/// A sparse file of this many bytes.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn sparse(dir: &Path, bytes: u64) -> Result<PathBuf> {
+    let path = dir.join("disk.img");
+    File::create(&path)?.set_len(bytes)?;
+    Ok(path)
+}
+
+/// Whether a device keeps the times of its requests; without them there is no time in its queue to speak of.
+#[must_use]
+pub fn keeps_times(device: &LoopDevice) -> bool {
+    let path = format!("/sys/block/{}/queue/iostats", device.name());
+    fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
+}

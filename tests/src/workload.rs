@@ -1,0 +1,262 @@
+//! Known work by a process of its own: this executable again, told by its environment what to do.
+//!
+//! The process is in its cgroup, network namespace and CPU before it runs its first instruction, so that all of its
+//! figures belong there. See [`crate::work`] for what it can do and how it talks.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cgroup::Cgroup;
+use crate::host;
+use crate::netns::Netns;
+use crate::proc;
+
+/// No work of a test takes longer.
+const WORK_LIMIT: Duration = Duration::from_secs(60);
+
+/// Work that is about to be started.
+#[derive(Debug)]
+pub struct Workload {
+    work: String,
+    doors: Vec<File>,
+    cpu: Option<usize>,
+    netns: Option<File>,
+}
+
+/// Work that is under way. Killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    lines: BufReader<UnixStream>,
+    work: String,
+    /// What a server listens at; empty for others.
+    pub address: String,
+}
+
+// === impl Workload ===
+
+impl Workload {
+    /// Some work of [`crate::work`], by its words.
+    #[must_use]
+    pub fn new(work: impl Into<String>) -> Self {
+        Self { work: work.into(), doors: Vec::new(), cpu: None, netns: None }
+    }
+
+    /// To be done in a cgroup.
+    ///
+    /// # Errors
+    /// If the cgroup cannot be entered.
+    pub fn in_cgroup(mut self, cgroup: &Cgroup) -> Result<Self> {
+        self.doors = cgroup.doors()?;
+        Ok(self)
+    }
+
+    /// To be done on one CPU.
+    #[must_use]
+    pub fn on_cpu(mut self, cpu: usize) -> Self {
+        self.cpu = Some(cpu);
+        self
+    }
+
+    /// To be done in a network namespace.
+    ///
+    /// # Errors
+    /// If the namespace cannot be held.
+    pub fn in_netns(mut self, netns: &Netns) -> Result<Self> {
+        self.netns = Some(netns.handle()?);
+        Ok(self)
+    }
+
+    /// Starts the process and waits until it is ready to work.
+    ///
+    /// # Errors
+    /// If it cannot be started or cannot get ready.
+    pub fn start(self) -> Result<Running> {
+        let (ours, theirs) = UnixStream::pair().context("socket pair")?;
+        ours.set_read_timeout(Some(host::scaled(WORK_LIMIT)))?;
+        let mut command = Command::new(std::env::current_exe().context("own path")?);
+        command
+            // A test binary runs its one test of this name; any other binary looks at the variable first.
+            .args(["--exact", "workload", "--nocapture", "--test-threads=1"])
+            .env(crate::work::VARIABLE, OsString::from(&self.work))
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null());
+        let Self { work, doors, cpu, netns } = self;
+        let prepare = move || {
+            enter(&doors)?;
+            if let Some(netns) = &netns {
+                crate::netns::enter(netns)?;
+            }
+            cpu.map_or(Ok(()), pin_this_thread)
+        };
+        // SAFETY: between fork and exec the closure only makes system calls on descriptors that it owns.
+        unsafe { command.pre_exec(prepare) };
+        let child = command.spawn().with_context(|| format!("start {work:?}"))?;
+        let mut running = Running { child, lines: BufReader::new(ours), work, address: String::new() };
+        running.address = running.expect("ready")?;
+        Ok(running)
+    }
+
+    /// Starts it and lets it go.
+    ///
+    /// # Errors
+    /// As [`Workload::start`].
+    pub fn go(self) -> Result<Running> {
+        let mut running = self.start()?;
+        running.go()?;
+        Ok(running)
+    }
+
+    /// Does all of it and gives its facts; the process has ended then.
+    ///
+    /// # Errors
+    /// If the work fails.
+    pub fn finish(self) -> Result<Vec<u64>> {
+        let mut running = self.go()?;
+        let facts = running.done()?;
+        running.end()?;
+        Ok(facts)
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Lets it work.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn go(&mut self) -> Result<()> {
+        self.lines.get_mut().write_all(b"go\n").with_context(|| format!("{:?} is gone", self.work))
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until the work is done and the process sleeps, so that its figures stand still. Gives its facts.
+    ///
+    /// # Errors
+    /// If it failed.
+    pub fn done(&mut self) -> Result<Vec<u64>> {
+        let facts = self.expect("done")?;
+        let pid = self.pid();
+        host::eventually("the workload sleeps", Duration::from_secs(5), || proc::sleeps(pid))?;
+        facts.split_whitespace().map(|word| word.parse().context("fact")).collect()
+    }
+
+    /// Waits for it to say that it is half through.
+    ///
+    /// # Errors
+    /// If it says anything else.
+    pub fn half(&mut self) -> Result<()> {
+        self.expect("ready").map(drop)
+    }
+
+    /// Hangs up and waits for the process to end.
+    ///
+    /// # Errors
+    /// If it does not end well.
+    pub fn end(mut self) -> Result<()> {
+        self.lines.get_mut().shutdown(std::net::Shutdown::Both)?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("workload {:?}: {status}", self.work);
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, word: &str) -> Result<String> {
+        let mut line = String::new();
+        let read = self.lines.read_line(&mut line).with_context(|| format!("{:?}: no {word}", self.work))?;
+        let rest = line.trim_end().strip_prefix(word);
+        match rest {
+            Some(rest) if read > 0 => Ok(rest.trim_start().to_owned()),
+            _ => bail!("{:?}: said {line:?} in place of {word}", self.work),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A process that lives only to burn `cpu_ms` of CPU time in a cgroup: no exec, so that its life is short.
+/// Returns what the kernel says it used, to the microsecond, its start and end included.
+///
+/// # Errors
+/// If it cannot be made, or could not enter the cgroup.
+pub fn burn(cgroup: &Cgroup, cpu_ms: i64) -> Result<f64> {
+    let doors = cgroup.doors()?;
+    // SAFETY: the child makes system calls only (see `burn_and_exit`), as a fork of a threaded process must.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(io::Error::last_os_error()).context("fork"),
+        0 => burn_and_exit(&doors, cpu_ms),
+        pid => reap(pid),
+    }
+}
+
+/// Binds the calling thread to one CPU.
+///
+/// # Errors
+/// If there is no such CPU.
+pub fn pin_this_thread(cpu: usize) -> io::Result<()> {
+    let mut mask = [0_u64; 16];
+    let word = mask.get_mut(cpu / 64).ok_or(io::ErrorKind::InvalidInput)?;
+    *word = 1 << (cpu % 64);
+    // SAFETY: the kernel reads as many bytes as the second argument says, and `mask` has them.
+    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn enter(doors: &[File]) -> io::Result<()> {
+    for door in doors {
+        // SAFETY: the descriptor is open and the one byte is there.
+        if unsafe { libc::write(door.as_raw_fd(), b"0".as_ptr().cast(), 1) } != 1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+fn burn_and_exit(doors: &[File], cpu_ms: i64) -> ! {
+    let code = i32::from(enter(doors).is_err());
+    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    while code == 0 && used.tv_sec * 1000 + used.tv_nsec / 1_000_000 < cpu_ms {
+        // SAFETY: `used` is a timespec of ours; the clock exists on every kernel.
+        unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut used) };
+    }
+    // SAFETY: ends the process without running anything of the parent's.
+    unsafe { libc::_exit(code) }
+}
+
+fn reap(pid: i32) -> Result<f64> {
+    let mut status = 0;
+    // SAFETY: rusage is plain numbers, of which all bits zero is one.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to locals that outlive the call.
+    if unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) } != pid {
+        return Err(io::Error::last_os_error()).context("wait for the burner");
+    }
+    if status != 0 {
+        bail!("the burner could not enter its cgroup: status {status:#x}");
+    }
+    let micros = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
+    let total = micros(usage.ru_utime) + micros(usage.ru_stime);
+    Ok(Duration::from_micros(u64::try_from(total)?).as_secs_f64())
+}

@@ -1,0 +1,106 @@
+//! What the agent itself takes: memory, CPU time, kernel memory, privileges.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use telemetry_tests::agent::{self, Settings};
+use telemetry_tests::host::{claim, cpus, kernel_test, slowness};
+use telemetry_tests::proc;
+
+/// Resident memory after start.
+const RESIDENT_KIB_MAX: f64 = 16.0 * 1024.0;
+/// All maps together, on two CPUs.
+const MAP_BYTES_MAX: f64 = 12.0 * 1024.0 * 1024.0;
+/// A part of one core, at a tick of five seconds.
+const IDLE_CPU_MAX: f64 = 0.003;
+/// How long idleness is watched.
+const IDLE_WINDOW: Duration = Duration::from_secs(20);
+
+#[test]
+fn no_thread_keeps_a_capability() {
+    kernel_test(|| {
+        let agent = Settings::new().start()?;
+        // Requests in flight, so that every thread there ever is, is there.
+        agent.fresh()?;
+        let allowed = allowed_capabilities()?;
+        let threads = proc::threads(agent.pid())?;
+        for thread in &threads {
+            let status = proc::read(format!("/proc/{}/task/{thread}/status", agent.pid()))?;
+            let name = proc::text_field(&status, "Name:").unwrap_or_default();
+            for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
+                let held = proc::text_field(&status, set).context("no capabilities in status")?;
+                let held = u64::from_str_radix(held, 16)?;
+                claim(held & !allowed == 0, || {
+                    format!("thread {name}: {set} {held:016x}, allowed {allowed:016x}")
+                })?;
+            }
+            let no_new = proc::text_field(&status, "NoNewPrivs:");
+            claim(no_new == Some("1"), || format!("thread {name}: NoNewPrivs {no_new:?}"))?;
+        }
+        Ok(())
+    });
+}
+
+/// What docs/privileges.md says is kept: none, since the line that lists them says so.
+fn allowed_capabilities() -> Result<u64> {
+    Ok(0)
+}
+
+#[test]
+fn resident_memory_after_start_is_small() {
+    kernel_test(|| {
+        let agent = Settings::new().tick(Duration::from_secs(5)).start()?;
+        agent.scrape()?;
+        let status = proc::read(format!("/proc/{}/status", agent.pid()))?;
+        let resident = proc::field(&status, "VmRSS:").context("no VmRSS")?;
+        report(&format!("resident memory {resident} KiB"));
+        claim(resident <= RESIDENT_KIB_MAX, || format!("{resident} KiB resident, {RESIDENT_KIB_MAX} allowed"))
+    });
+}
+
+#[test]
+fn maps_take_no_more_kernel_memory_than_promised() {
+    kernel_test(|| {
+        let agent = Settings::new().start()?;
+        let bytes = agent.scrape()?.sum("telemetry_agent_bpf_map_bytes", &[]);
+        report(&format!("maps {bytes} B with {} CPUs", cpus()));
+        let allowed = MAP_BYTES_MAX * (cpus() as f64 / 2.0).max(1.0);
+        claim(bytes > 0.0 && bytes <= allowed, || format!("{bytes} B of maps, {allowed} allowed"))?;
+        let truth = map_bytes_by_fdinfo(agent.pid())?;
+        claim(bytes >= truth * 0.9, || format!("the page says {bytes} B, the kernel {truth} B"))
+    });
+}
+
+/// The kernel's own figure of the maps a process holds, each once.
+fn map_bytes_by_fdinfo(pid: u32) -> Result<f64> {
+    let mut maps = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let Ok(text) = std::fs::read_to_string(entry?.path()) else { continue };
+        if let (Some(id), Some(bytes)) = (proc::field(&text, "map_id:"), proc::field(&text, "memlock:")) {
+            maps.insert(id.to_bits(), bytes);
+        }
+    }
+    Ok(maps.values().sum())
+}
+
+#[test]
+fn an_idle_agent_costs_next_to_no_cpu_time() {
+    kernel_test(|| {
+        let agent = Settings::new().tick(Duration::from_secs(5)).start()?;
+        agent.scrape()?;
+        let (start, before) = (Instant::now(), proc::schedstat(agent.pid())?.run_s);
+        std::thread::sleep(IDLE_WINDOW);
+        let part = (proc::schedstat(agent.pid())?.run_s - before) / start.elapsed().as_secs_f64();
+        report(&format!("idle CPU {:.4} % of a core", part * 100.0));
+        // Without optimisation the same work takes several times as long; the promise is for the product.
+        let unoptimised = agent::binary()?.components().any(|component| component.as_os_str() == "debug");
+        let allowed = IDLE_CPU_MAX * f64::from(slowness()) * if unoptimised { 5.0 } else { 1.0 };
+        claim(part <= allowed, || format!("{part:.5} of a core, {allowed:.5} allowed"))
+    });
+}
+
+/// Figures that pass are worth reading too.
+#[expect(clippy::print_stdout, reason = "shown by the test harness on request")]
+fn report(figure: &str) {
+    println!("{figure}");
+}
