@@ -4,4 +4,5 @@ pub mod api;
 pub mod attribute;
 pub mod config;
 pub mod expose;
+pub mod human_duration;
 pub mod store;

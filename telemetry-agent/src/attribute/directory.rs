@@ -1,0 +1,369 @@
+//! The directory of cgroups: which owner a cgroup's id means, now and for a while after the cgroup's end.
+//!
+//! The pipeline tells births and deaths as the kernel announces them, has the tree walked at the start and whenever
+//! an id is unknown, and asks for owners. Several cgroups can have one owner: nested groups, the two or three
+//! hierarchies of a hybrid host, a unit that was restarted. The owner lives as long as the directory remembers any
+//! of them. Time comes in as a parameter. Does no I/O and knows no metric but its own counters.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use telemetry_model::{CgroupKey, Family, Labels, OwnerKey};
+
+use super::cgroupfs::{Error, Walked};
+use super::{Config, Owner, metrics};
+
+/// An owner's number: never given twice in one run, so that a count can never slip to another owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OwnerId(u64);
+
+/// What the directory holds, and what it met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Living cgroups that are known.
+    pub cgroups: usize,
+    /// Ended cgroups that still resolve.
+    pub tombstones: usize,
+    /// Owners with at least one of either; the four fixed ones are not counted.
+    pub owners: usize,
+    /// New cgroups not remembered, because `paths_max` living ones were known.
+    pub limited_paths_total: u64,
+    /// Tombstones given up before their time: beyond `tombstones_max`, or to make room for a living cgroup.
+    pub limited_tombstones_total: u64,
+    /// Walks over the cgroup tree.
+    pub walks_total: u64,
+    /// Walks that ended with an error.
+    pub walk_failures_total: u64,
+    /// Cgroups and subtrees that the newest walk left out.
+    pub walk_left_out: usize,
+    /// Births that a walk saw before, or instead of, the kernel's event.
+    pub repaired_births_total: u64,
+    /// Deaths that a walk saw before, or instead of, the kernel's event.
+    pub repaired_deaths_total: u64,
+    /// Counts given to [`OwnerId::UNRESOLVED`] although there was room: their cgroup was gone before it was seen.
+    pub unresolved_gone_total: u64,
+    /// Counts given to [`OwnerId::UNRESOLVED`] while the directory was full.
+    pub unresolved_limit_total: u64,
+}
+
+/// Cgroup to owner.
+#[derive(Debug)]
+pub struct Directory {
+    tombstone: Duration,
+    tombstones_max: usize,
+    paths_max: usize,
+    cgroups: HashMap<CgroupKey, Cgroup>,
+    /// By time of death: the first is the oldest.
+    graves: BTreeMap<GraveKey, Grave>,
+    owners: HashMap<OwnerId, Named>,
+    ids: HashMap<Owner, OwnerId>,
+    /// Owners without a cgroup since the last [`Directory::expire`].
+    gone: Vec<OwnerId>,
+    unresolved: Labels,
+    next_owner: u64,
+    next_grave: u64,
+    stats: Stats,
+}
+
+/// When, and a number that makes it unique.
+type GraveKey = (Instant, u64);
+
+/// A cgroup that is remembered.
+#[derive(Debug)]
+struct Cgroup {
+    owner: OwnerId,
+    /// The newest walk that saw it.
+    walk: u64,
+    /// Where its tombstone stands, if it has ended.
+    grave: Option<GraveKey>,
+}
+
+/// Keeps an owner for a while. Without a key it is that of a cgroup which lives on under another owner's name.
+#[derive(Debug)]
+struct Grave {
+    owner: OwnerId,
+    key: Option<CgroupKey>,
+}
+
+/// An owner and what keeps it.
+#[derive(Debug)]
+struct Named {
+    owner: Owner,
+    labels: Labels,
+    /// Living cgroups and graves that mean it.
+    references: usize,
+}
+
+// === impl OwnerId ===
+
+impl OwnerId {
+    /// Kernel threads, and work that no cgroup was charged for.
+    pub const KERNEL: Self = Self(0);
+    /// Cgroups beyond the kernel side's slots.
+    pub const OVERFLOW: Self = Self(1);
+    /// Cgroups that nobody could name.
+    pub const UNRESOLVED: Self = Self(2);
+    /// The root cgroup, whose id is the same in every hierarchy.
+    pub const ROOT: Self = Self(3);
+    const FIRST_FREE: u64 = 4;
+}
+
+// === impl Directory ===
+
+impl Directory {
+    /// An empty one: it knows the kernel, the overflow, the unresolved and the root.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let Config { cgroup_root: _, tombstone, tombstones_max, paths_max } = config;
+        let mut directory = Self {
+            tombstone: *tombstone,
+            tombstones_max: *tombstones_max,
+            paths_max: *paths_max,
+            cgroups: HashMap::new(),
+            graves: BTreeMap::new(),
+            owners: HashMap::new(),
+            ids: HashMap::new(),
+            gone: Vec::new(),
+            unresolved: Owner::Unresolved.labels(),
+            next_owner: OwnerId::FIRST_FREE,
+            next_grave: 0,
+            stats: Stats::default(),
+        };
+        for (id, owner) in [
+            (OwnerId::KERNEL, Owner::Kernel),
+            (OwnerId::OVERFLOW, Owner::Overflow),
+            (OwnerId::UNRESOLVED, Owner::Unresolved),
+            (OwnerId::ROOT, Owner::of_path(b"/")),
+        ] {
+            directory.enter(id, owner);
+        }
+        directory
+    }
+
+    /// A cgroup exists: the kernel said so. Known ones stay as they are; a renamed one changes its owner.
+    pub fn born(&mut self, key: CgroupKey, path: &[u8], now: Instant) {
+        self.remember(key, path, now);
+    }
+
+    /// A cgroup has ended: the kernel said so. It resolves until its tombstone goes.
+    pub fn died(&mut self, key: CgroupKey, now: Instant) {
+        self.bury(key, now);
+    }
+
+    /// The owner of a count; none for a cgroup that is not known, and [`Directory::give_up`] if a walk does not help.
+    #[must_use]
+    pub fn resolve(&self, owner: OwnerKey) -> Option<OwnerId> {
+        match owner {
+            OwnerKey::Kernel => Some(OwnerId::KERNEL),
+            OwnerKey::Overflow => Some(OwnerId::OVERFLOW),
+            OwnerKey::Cgroup(key) if key.is_root() => Some(OwnerId::ROOT),
+            OwnerKey::Cgroup(key) => self.cgroups.get(&key).map(|cgroup| cgroup.owner),
+        }
+    }
+
+    /// Whether the cgroup has ended, and is remembered.
+    #[must_use]
+    pub fn is_dead(&self, key: CgroupKey) -> bool {
+        self.cgroups.get(&key).is_some_and(|cgroup| cgroup.grave.is_some())
+    }
+
+    /// A count whose cgroup stays unknown: counts it and tells the owner it then has.
+    pub fn give_up(&mut self) -> OwnerId {
+        let total = if self.cgroups.len() >= self.paths_max {
+            &mut self.stats.unresolved_limit_total
+        } else {
+            &mut self.stats.unresolved_gone_total
+        };
+        *total += 1;
+        OwnerId::UNRESOLVED
+    }
+
+    /// The labels of an owner; those of the unresolved for one that has expired.
+    #[must_use]
+    pub fn labels(&self, id: OwnerId) -> &Labels {
+        self.owners.get(&id).map_or(&self.unresolved, |named| &named.labels)
+    }
+
+    /// The owner behind a number, unless it has expired.
+    #[must_use]
+    pub fn owner(&self, id: OwnerId) -> Option<&Owner> {
+        self.owners.get(&id).map(|named| &named.owner)
+    }
+
+    /// Lets tombstones go that are over their time or over their number, and tells the owners that went with them.
+    /// Called once a tick, after the tick's counts were resolved.
+    #[must_use = "the series of these owners must go too"]
+    pub fn expire(&mut self, now: Instant) -> Vec<OwnerId> {
+        while let Some((&(died, _), _)) = self.graves.first_key_value() {
+            let is_due = now.saturating_duration_since(died) >= self.tombstone;
+            if !is_due && self.graves.len() <= self.tombstones_max {
+                break;
+            }
+            self.stats.limited_tombstones_total += u64::from(!is_due);
+            self.forget_oldest();
+        }
+        std::mem::take(&mut self.gone)
+    }
+
+    /// Takes in what a walk finds, and marks as ended what a whole walk does not find and no event has told of.
+    /// `walk` gets the limit and the visitor, as [`super::Mounts::walk`] does.
+    ///
+    /// # Errors
+    /// Those of the walk. What it found before stays known, and nothing is marked as ended.
+    pub fn refresh(
+        &mut self,
+        now: Instant,
+        walk: impl FnOnce(usize, &mut dyn FnMut(CgroupKey, &[u8])) -> Result<Walked, Error>,
+    ) -> Result<Walked, Error> {
+        let is_first = self.stats.walks_total == 0;
+        self.stats.walks_total += 1;
+        let this_walk = self.stats.walks_total;
+        let result = walk(self.paths_max, &mut |key, path| {
+            let is_new = self.remember(key, path, now);
+            self.stats.repaired_births_total += u64::from(is_new && !is_first);
+            if let Some(cgroup) = self.cgroups.get_mut(&key) {
+                cgroup.walk = this_walk;
+            }
+        });
+        let walked = result.inspect_err(|_| self.stats.walk_failures_total += 1)?;
+        self.stats.walk_left_out = walked.left_out;
+        if walked.left_out == 0 {
+            self.bury_unseen(this_walk, now);
+        }
+        Ok(walked)
+    }
+
+    /// What the directory holds, and what it met.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let ended = self.cgroups.values().filter(|cgroup| cgroup.grave.is_some()).count();
+        let fixed = self.owners.keys().filter(|id| id.0 < OwnerId::FIRST_FREE).count();
+        Stats {
+            cgroups: self.cgroups.len() - ended,
+            tombstones: ended,
+            owners: self.owners.len() - fixed,
+            ..self.stats
+        }
+    }
+
+    /// The directory's own metrics.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        metrics::families(&self.stats())
+    }
+
+    /// Whether the cgroup was not known as living before.
+    fn remember(&mut self, key: CgroupKey, path: &[u8], now: Instant) -> bool {
+        let owner = Owner::of_path(path);
+        if let Some(cgroup) = self.cgroups.get(&key) {
+            let (before, grave) = (cgroup.owner, cgroup.grave);
+            if self.ids.get(&owner) == Some(&before) {
+                if let Some(grave) = grave {
+                    // The reference passes from the grave back to the cgroup.
+                    self.graves.remove(&grave);
+                    self.cgroups.insert(key, Cgroup { owner: before, walk: 0, grave: None });
+                }
+                return grave.is_some();
+            }
+            // Its former owner keeps a grave of its own, the old one or a new one.
+            match grave.and_then(|grave| self.graves.get_mut(&grave)) {
+                Some(grave) => grave.key = None,
+                None => drop(self.dig(Grave { owner: before, key: None }, now)),
+            }
+            let owner = self.reference(owner);
+            self.cgroups.insert(key, Cgroup { owner, walk: 0, grave: None });
+            return grave.is_some();
+        }
+        while self.cgroups.len() >= self.paths_max {
+            if !self.forget_oldest() {
+                self.stats.limited_paths_total += 1;
+                return false;
+            }
+            self.stats.limited_tombstones_total += 1;
+        }
+        let owner = self.reference(owner);
+        self.cgroups.insert(key, Cgroup { owner, walk: 0, grave: None });
+        true
+    }
+
+    fn bury(&mut self, key: CgroupKey, now: Instant) {
+        let Some(owner) =
+            self.cgroups.get(&key).filter(|cgroup| cgroup.grave.is_none()).map(|cgroup| cgroup.owner)
+        else {
+            return;
+        };
+        let grave = self.dig(Grave { owner, key: Some(key) }, now);
+        if let Some(cgroup) = self.cgroups.get_mut(&key) {
+            cgroup.grave = Some(grave);
+        }
+    }
+
+    fn bury_unseen(&mut self, walk: u64, now: Instant) {
+        let is_unseen = |cgroup: &Cgroup| cgroup.grave.is_none() && cgroup.walk != walk;
+        let unseen: Vec<_> =
+            self.cgroups.iter().filter(|(_, cgroup)| is_unseen(cgroup)).map(|(key, _)| *key).collect();
+        for key in unseen {
+            self.stats.repaired_deaths_total += 1;
+            self.bury(key, now);
+        }
+    }
+
+    /// Makes a grave, which takes over a reference to its owner.
+    fn dig(&mut self, grave: Grave, now: Instant) -> GraveKey {
+        // Renames make graves without ending a cgroup; they too are bounded.
+        if self.graves.len() >= self.paths_max {
+            self.stats.limited_tombstones_total += u64::from(self.forget_oldest());
+        }
+        let at = (now, self.next_grave);
+        self.next_grave += 1;
+        self.graves.insert(at, grave);
+        at
+    }
+
+    /// Whether there was a grave to forget.
+    fn forget_oldest(&mut self) -> bool {
+        let Some((_, grave)) = self.graves.pop_first() else {
+            return false;
+        };
+        if let Some(key) = grave.key {
+            self.cgroups.remove(&key);
+        }
+        self.release(grave.owner);
+        true
+    }
+
+    fn reference(&mut self, owner: Owner) -> OwnerId {
+        if let Some(&id) = self.ids.get(&owner)
+            && let Some(named) = self.owners.get_mut(&id)
+        {
+            named.references += 1;
+            return id;
+        }
+        let id = OwnerId(self.next_owner);
+        self.next_owner += 1;
+        self.enter(id, owner);
+        id
+    }
+
+    fn enter(&mut self, id: OwnerId, owner: Owner) {
+        self.ids.insert(owner.clone(), id);
+        self.owners.insert(id, Named { labels: owner.labels(), owner, references: 1 });
+    }
+
+    fn release(&mut self, id: OwnerId) {
+        let Some(named) = self.owners.get_mut(&id) else {
+            debug_assert!(false, "a reference to an owner that is not there");
+            return;
+        };
+        named.references -= 1;
+        if named.references == 0
+            && let Some(named) = self.owners.remove(&id)
+        {
+            self.ids.remove(&named.owner);
+            self.gone.push(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
