@@ -1,6 +1,7 @@
 //! The kernel's own list of BPF programs, by raw system calls: what the agent left behind, and what its programs cost.
 
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
 
@@ -25,8 +26,6 @@ pub struct Program {
     pub run_ns: u64,
     /// Runs while statistics were on.
     pub runs: u64,
-    /// Who loaded it: the effective user id then, which tells nothing of the process.
-    pub uid: u32,
 }
 
 /// `struct bpf_prog_info` as far as `recursion_misses`.
@@ -126,6 +125,20 @@ pub fn programs() -> Result<Vec<Program>> {
     Ok(program_ids()?.into_iter().filter_map(|id| program(id).ok()).collect())
 }
 
+/// Ids of the programs that a process holds, by what the kernel says of its descriptors.
+///
+/// # Errors
+/// If the process is gone.
+pub fn held_by(pid: u32) -> Result<BTreeSet<u32>> {
+    let mut ids = BTreeSet::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).context("descriptors")? {
+        // A descriptor may close between listing and reading.
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        ids.extend(text.lines().filter_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok()));
+    }
+    Ok(ids)
+}
+
 /// One program, by its id.
 ///
 /// # Errors
@@ -150,7 +163,7 @@ pub fn program(id: u32) -> Result<Program> {
     }
     let name = info.name.split(|&byte| byte == 0).next().unwrap_or_default();
     let name = String::from_utf8_lossy(name).into_owned();
-    Ok(Program { id: info.id, name, run_ns: info.run_ns, runs: info.runs, uid: info.uid })
+    Ok(Program { id: info.id, name, run_ns: info.run_ns, runs: info.runs })
 }
 
 /// The attributes of `BPF_OBJ_GET_INFO_BY_FD`.

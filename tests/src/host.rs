@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use anyhow::{Result, anyhow, bail};
 
 /// The kernel's type information, without which the agent cannot know its structs.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// By how much limits are stretched where every instruction is emulated.
+const EMULATED: u32 = 5;
 /// How often a condition is looked at again while it is waited for.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -37,10 +39,18 @@ pub fn kernel_lacks(feature: &str) -> anyhow::Error {
     anyhow!(Skip(format!("kernel lacks {feature}")))
 }
 
-/// How many times slower than bare metal this machine is said to be: an emulated guest sets `TELEMETRY_SLOW`.
+/// How many times slower than bare metal this machine is: `TELEMETRY_SLOW`, or what an emulated CPU's name tells.
 #[must_use]
 pub fn slowness() -> u32 {
-    std::env::var("TELEMETRY_SLOW").ok().and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
+    static SLOWNESS: OnceLock<u32> = OnceLock::new();
+    *SLOWNESS.get_or_init(|| {
+        let told = std::env::var("TELEMETRY_SLOW").ok().and_then(|text| text.parse().ok());
+        told.unwrap_or_else(|| if emulated() { EMULATED } else { 1 }).max(1)
+    })
+}
+
+fn emulated() -> bool {
+    fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
 }
 
 /// A limit of time, stretched on a slow machine.

@@ -86,6 +86,8 @@ fn run(words: &[&str], test: &mut Test) -> Result<Vec<u64>> {
             tcp_client(test, address, size.parse()?, millis(pause_ms)?)
         }
         ["connect", address] => connect(test, address),
+        ["connections", count] => connections(test, count.parse()?),
+        ["udp-loop", count, size] => udp_loop(test, count.parse()?, size.parse()?),
         ["udp-sink", address, count] => udp_sink(test, address, count.parse()?),
         ["udp-source", address, count, size] => udp_source(test, address, count.parse()?, size.parse()?),
         _ => bail!("no such work"),
@@ -229,6 +231,34 @@ fn connect(test: &mut Test, address: &str) -> Result<Vec<u64>> {
         Ok(_) => Ok(vec![0]),
         Err(error) => Ok(vec![u64::try_from(error.raw_os_error().unwrap_or(-1)).context("no error number")?]),
     }
+}
+
+/// Connects to itself `count` times, one after the other.
+fn connections(test: &mut Test, count: u32) -> Result<Vec<u64>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    test.ready("")?;
+    for _ in 0..count {
+        let client = TcpStream::connect(address)?;
+        let (server, _) = listener.accept()?;
+        // The server closes first, so that the client's port does not stay taken.
+        drop(server);
+        drop(client);
+    }
+    Ok(Vec::new())
+}
+
+/// Sends itself `count` datagrams, one after the other.
+fn udp_loop(test: &mut Test, count: u32, size: usize) -> Result<Vec<u64>> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.connect(socket.local_addr()?)?;
+    let mut payload = vec![3; size];
+    test.ready("")?;
+    for _ in 0..count {
+        socket.send(&payload)?;
+        socket.recv(&mut payload)?;
+    }
+    Ok(Vec::new())
 }
 
 /// Takes `count` datagrams. Facts: payload bytes.

@@ -195,6 +195,48 @@ impl Drop for Running {
     }
 }
 
+/// Many cgroups at once, a process in each that wakes, walks over its memory and sleeps again. Ended when dropped.
+#[derive(Debug)]
+pub struct Crowd {
+    members: Vec<(i32, Cgroup)>,
+}
+
+// === impl Crowd ===
+
+impl Crowd {
+    /// `count` of them, waking every `period`.
+    ///
+    /// # Errors
+    /// If one cannot be made.
+    pub fn new(count: usize, period: Duration) -> Result<Self> {
+        let mut crowd = Self { members: Vec::with_capacity(count) };
+        for number in 0..count {
+            let cgroup = Cgroup::new(format!("crowd-{number}"))?;
+            let doors = cgroup.doors()?;
+            // SAFETY: the child makes system calls only (see `walk_and_sleep`), as a fork of a threaded process must.
+            match unsafe { libc::fork() } {
+                -1 => return Err(io::Error::last_os_error()).context("fork"),
+                0 => walk_and_sleep(&doors, period),
+                pid => crowd.members.push((pid, cgroup)),
+            }
+        }
+        Ok(crowd)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for (pid, _) in &self.members {
+            // SAFETY: kill takes two numbers; the child is ours and not yet waited for, so its id is still its own.
+            unsafe { libc::kill(*pid, libc::SIGKILL) };
+        }
+        for (pid, _) in &self.members {
+            // SAFETY: a null pointer says that the status is not wanted.
+            unsafe { libc::waitpid(*pid, std::ptr::null_mut(), 0) };
+        }
+    }
+}
+
 /// A process that lives only to burn `cpu_ms` of CPU time in a cgroup: no exec, so that its life is short.
 /// Returns what the kernel says it used, to the microsecond, its start and end included.
 ///
@@ -232,6 +274,27 @@ fn enter(doors: &[File]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// 32 KiB of memory a turn: as much as the nearest cache holds, so that what the hooks touch is cold.
+fn walk_and_sleep(doors: &[File], period: Duration) -> ! {
+    const LINE: usize = 64;
+    let mut memory = [0_u8; 32_768];
+    let pause = libc::timespec { tv_sec: 0, tv_nsec: i64::from(period.subsec_nanos()) };
+    // SAFETY: prctl takes numbers here. Nobody is left behind when the thread that made the crowd ends.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    if enter(doors).is_err() {
+        // SAFETY: ends the process without running anything of the parent's.
+        unsafe { libc::_exit(1) }
+    }
+    loop {
+        // SAFETY: `pause` is a timespec of ours; the null pointer says that the rest is not wanted.
+        unsafe { libc::nanosleep(&raw const pause, std::ptr::null_mut()) };
+        for line in memory.chunks_mut(LINE) {
+            line.rotate_left(1);
+        }
+        std::hint::black_box(&mut memory);
+    }
 }
 
 fn burn_and_exit(doors: &[File], cpu_ms: i64) -> ! {

@@ -1,0 +1,53 @@
+//! One measured figure as one JSON line, and the statistics that make one of many samples.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+/// What a figure is held to: at most this.
+pub type Bar = Option<f64>;
+
+/// Rounds of every interleaved comparison; `TELEMETRY_BENCH_ROUNDS` overrides.
+pub fn rounds(usual: usize) -> usize {
+    std::env::var("TELEMETRY_BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual).max(1)
+}
+
+/// Prints a figure.
+///
+/// # Errors
+/// If nobody reads.
+pub fn print(name: &str, value: f64, unit: &str, bar: Bar, peer: &str, samples: usize) -> Result<()> {
+    let line = json!({
+        "bench": "kernel",
+        "name": name,
+        "value": rounded(value),
+        "unit": unit,
+        "bar": bar.map_or(Value::Null, |bar| json!(bar)),
+        "ok": bar.is_none_or(|bar| value <= bar),
+        "peer": peer,
+        "samples": samples,
+    });
+    writeln!(std::io::stdout(), "{line}").context("print")
+}
+
+/// The quietest of the samples: noise only ever adds.
+pub fn least(samples: &[f64]) -> Result<f64> {
+    samples.iter().copied().min_by(f64::total_cmp).context("no samples")
+}
+
+/// The one in the middle.
+pub fn median(samples: &[f64]) -> Result<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().context("no samples")
+}
+
+/// Four digits that matter: no timing has more.
+fn rounded(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    let scale = 10_f64.powf(3.0 - value.abs().log10().floor());
+    (value * scale).round() / scale
+}
