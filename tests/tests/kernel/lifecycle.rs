@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use telemetry_tests::agent::{self, Agent, Outcome, Settings};
+use telemetry_tests::agent::{self, Outcome, Settings};
 use telemetry_tests::bpf;
 use telemetry_tests::cgroup::Cgroup;
 use telemetry_tests::host::{claim, eventually, kernel_test, near, scaled_seconds};
@@ -143,6 +143,27 @@ fn without_one_program_its_family_is_absent_and_the_others_stand() {
         let family = page.series().iter().find(|series| series.name.starts_with("kernel_block_io_"));
         claim(family.is_none(), || format!("figures without their program: {family:?}"))?;
         claim(page.sum(ATTACHED, &[("program", "sched_switch")]) > 0.5, || page.about("program_attached"))
+    });
+}
+
+#[test]
+fn a_family_that_is_switched_off_is_absent_and_costs_nothing() {
+    kernel_test(|| {
+        let agent = Settings::new().kernel("families.network = false").start()?;
+        let page = agent.fresh()?;
+        let network = ["kernel_network_", "kernel_tcp_"];
+        let found =
+            page.series().iter().find(|series| network.iter().any(|start| series.name.starts_with(start)));
+        claim(found.is_none(), || format!("figures of a family that is off: {found:?}"))?;
+        claim(page.has(CPU, &[]), || "the scheduler family is gone too".into())?;
+        for name in ["skb_receive", "skb_transmit", "inet_sock_set_"] {
+            for id in bpf::held_by(agent.pid())? {
+                claim(!bpf::program(id)?.name.starts_with(name), || {
+                    format!("{name} is loaded although it is off")
+                })?;
+            }
+        }
+        Ok(())
     });
 }
 
@@ -302,11 +323,10 @@ fn an_agent_that_cannot_start_leaves_nothing_in_the_kernel() {
     });
 }
 
-/// Keeps the type in this module's sight: an agent that is only started is also stopped by its drop.
 #[test]
 fn livez_and_readyz_answer() {
     kernel_test(|| {
-        let agent: Agent = Settings::new().start()?;
+        let agent = Settings::new().start()?;
         for path in ["/livez", "/readyz"] {
             let answer = telemetry_tests::http::get(agent.address(), path, &[])?;
             claim(answer.status == 200, || format!("{path}: {}", answer.status))?;
