@@ -1,3 +1,104 @@
-//! The project's commands.
+//! The project's commands: `cargo xtask --help`.
+//!
+//! One file per command; `setup`, `toolchain`, `shell`, `cache`, `cargo` and `paths` are what they
+//! share. A command makes the machine ready first and says so, line by line; when everything is in
+//! place no command touches the network.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "telling people and CI what happens is the job"
+)]
 
-fn main() {}
+mod bench;
+mod bless;
+mod build_ebpf;
+mod check;
+mod kernel;
+mod run;
+mod test;
+mod tidy;
+
+mod cache;
+mod cargo;
+mod paths;
+mod results;
+mod setup;
+mod shell;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::build_ebpf::EbpfFeatures;
+use crate::setup::Missing;
+
+/// What the shell sees when something the command needs cannot be had here (sysexits: unavailable).
+const EXIT_UNAVAILABLE: u8 = 69;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's commands", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Set the machine up, build everything and run the agent in the foreground
+    Run {
+        /// Arguments for `telemetry-agent run`
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Set the machine up, then run every check and every test; what CI runs
+    Test,
+    /// Build the kernel objects alone
+    BuildEbpf {
+        /// Features of telemetry-ebpf, such as debug-log
+        #[arg(long, value_delimiter = ',')]
+        features: Vec<String>,
+    },
+    /// Format, lints, import rules, documentation and unit tests
+    Check,
+    /// The project's own rules alone: imports, sizes, headers, dependencies
+    Tidy,
+    /// Write the generated files again: goldens, reference pages, example configuration
+    Bless,
+    /// The privileged suite on this kernel, or on Debian kernels in QEMU
+    Kernel {
+        /// Kernels to boot, such as `6.1 6.12 newest`; none means this machine
+        versions: Vec<String>,
+        /// Ask the archive again instead of taking kernels from the cache
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Every figure, one JSON line each
+    Bench {
+        /// One benchmark; none means all
+        name: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Task::Run { args } => run::run(&args),
+        Task::Test => test::test(),
+        Task::BuildEbpf { features } => build_ebpf::build_ebpf(&EbpfFeatures(features)),
+        Task::Check => check::check(),
+        Task::Tidy => tidy::command(),
+        Task::Bless => bless::bless(),
+        Task::Kernel { versions, refresh } => kernel::kernel(&versions, refresh.into()),
+        Task::Bench { name } => bench::bench(name.as_deref()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            if error.downcast_ref::<Missing>().is_some() {
+                return ExitCode::from(EXIT_UNAVAILABLE);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `cargo xtask test`: every check and every test, from a bare machine. What CI runs.
+
+use anyhow::{Context, Result};
+
+use crate::build_ebpf::{self, EbpfFeatures};
+use crate::cargo::{self, Target, cargo_for_tests};
+use crate::kernel::{self, Refresh};
+use crate::results::Results;
+use crate::{check, setup, toolchain};
+
+/// Kernels that every change is tried on: the oldest that Debian supports, and the newest long-term one.
+const MATRIX: [&str; 2] = ["6.1", "6.12"];
+
+/// Sets the machine up, then checks and tests everything that this machine can.
+///
+/// # Errors
+/// When set-up, a check or a test fails. What cannot run here is named instead.
+pub fn test() -> Result<()> {
+    let toolchain = toolchain::ensure()?;
+    setup::ensure(&setup::test_needs())?;
+    setup::ensure_prometheus()?;
+    build_ebpf::build_with(&toolchain, &EbpfFeatures::default())?;
+
+    let mut results = Results::default();
+    check::static_checks(&mut results, &toolchain);
+    // Tests run the agent as it will be run; a broken build shows here once, not in every test.
+    cargo::build_agent().context("the agent")?;
+    let targets = cargo::targets()?;
+    results.tests("all but the kernel suite", &mut cargo_for_tests(&unprivileged(&targets)))?;
+    if targets.iter().any(|target| target.kind == "lib") {
+        results.tests(
+            "examples in the documentation",
+            &mut cargo_for_tests(&["test", "--workspace", "--doc"]),
+        )?;
+    }
+    if setup::is_root() {
+        results.tests("kernel suite", &mut kernel::suite())?;
+    } else {
+        results.skip("kernel suite", "needs root");
+    }
+    match kernel::prepare(&MATRIX, Refresh::No) {
+        Ok(matrix) => matrix.run(&mut results)?,
+        Err(error) => results.skip("kernel matrix", &one_line(&error)),
+    }
+    results.finish()
+}
+
+/// Everything but the kernel suite, which counts for the whole machine and so runs alone, later.
+fn unprivileged(targets: &[Target]) -> Vec<&str> {
+    let mut args = vec!["test", "--workspace", "--no-fail-fast", "--lib", "--bins"];
+    for target in targets.iter().filter(|target| target.kind == "test" && target.name != kernel::SUITE) {
+        args.extend(["--test", &target.name]);
+    }
+    args
+}
+
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_suite_runs_apart_from_all_others() {
+        let target =
+            |name: &str, kind: &str| Target { package: "p".into(), name: name.into(), kind: kind.into() };
+        let targets = [target("kernel", "test"), target("e2e", "test"), target("bench-kernel", "bin")];
+        let args = unprivileged(&targets);
+        assert_eq!(args.last(), Some(&"e2e"));
+        assert!(!args.contains(&"kernel") && !args.contains(&"bench-kernel"), "{args:?}");
+    }
+}
