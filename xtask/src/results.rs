@@ -46,11 +46,8 @@ impl Results {
         let failed_before = self.failed;
         let outcome = shell::teed(command.env("TELEMETRY_SKIPS", &skips.path), |line| self.count_line(line));
         self.skipped_tests(&skips.take()?);
-        match outcome {
-            Ok(()) => {}
-            // The harness has named and counted them; the command tells how to repeat it.
-            Err(error) if self.failed > failed_before => self.failures.push(format!("{name}: {error:#}")),
-            Err(error) => self.fail(name, &format!("{error:#}")),
+        if let Err(error) = outcome {
+            self.fail_tests(name, &format!("{error:#}"), failed_before);
         }
         Ok(())
     }
@@ -83,6 +80,21 @@ impl Results {
         eprintln!("[fail] {name}: {error}");
         self.failed += 1;
         self.failures.push(format!("{name}: {error}"));
+    }
+
+    /// A round of tests that failed. It counts by itself only if it failed without a test that did,
+    /// such as one that does not compile or crashed.
+    pub fn fail_tests(&mut self, name: &str, error: &str, failed_before: u64) {
+        let counted = self.failed;
+        self.fail(name, error);
+        if counted > failed_before {
+            self.failed = counted;
+        }
+    }
+
+    /// Failures so far.
+    pub fn failed(&self) -> u64 {
+        self.failed
     }
 
     /// Prints what was skipped and what failed, the sum last.

@@ -16,6 +16,8 @@ use anyhow::{Context, Result};
 
 /// Lines of a failed command's output that are repeated: enough for a compiler's last error.
 const TAIL_LINES: usize = 30;
+/// How a line of `--message-format json` starts.
+const CARGO_MESSAGE: &str = r#"{"reason":"#;
 /// Where Debian keeps `ip` and `mkfs.ext4`, which an ordinary user's `PATH` may leave out.
 const SBIN_DIRS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
@@ -172,10 +174,13 @@ fn by_line(command: &mut Command, mut on_line: impl FnMut(Stream, &str)) -> Resu
             stdout.push_str(&line);
             stdout.push('\n');
         }
-        if tail.len() == TAIL_LINES {
-            tail.pop_front();
+        // What cargo says to programs tells a reader nothing.
+        if !line.starts_with(CARGO_MESSAGE) {
+            if tail.len() == TAIL_LINES {
+                tail.pop_front();
+            }
+            tail.push_back(line);
         }
-        tail.push_back(line);
     }
     let status = child.wait().with_context(|| display(command))?;
     Ok(Ended { status, stdout, tail })

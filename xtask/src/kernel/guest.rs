@@ -55,6 +55,7 @@ pub fn run(kernel: &Kernel, image: &Path, results: &mut Results) -> Result<()> {
     let log = log_dir().join(format!("{}.log", kernel.version));
     let name = format!("kernel {}", kernel.version);
     let started = Instant::now();
+    let failed_before = results.failed();
     let mut console = Console::default();
     for attempt in 1..=BOOTS_MAX {
         let cpus = if attempt == BOOTS_MAX { "1" } else { "2" };
@@ -70,7 +71,7 @@ pub fn run(kernel: &Kernel, image: &Path, results: &mut Results) -> Result<()> {
     results.skipped_tests(&console.skips.iter().map(|skip| format!("{name}: {skip}")).collect::<Vec<_>>());
     match verdict(&console) {
         Ok(()) => eprintln!("[kernel] {} passed in {} s", kernel.version, started.elapsed().as_secs()),
-        Err(error) => results.fail(&name, &format!("{error}; see {}", log.display())),
+        Err(error) => results.fail_tests(&name, &format!("{error}; see {}", log.display()), failed_before),
     }
     Ok(())
 }
@@ -96,7 +97,15 @@ fn boot(kernel: &Kernel, image: &Path, cpus: &str, log: &Path, results: &mut Res
     let mut file = File::create(log).with_context(|| format!("create {}", log.display()))?;
     let mut qemu = Command::new("qemu-system-x86_64")
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", MEMORY_MIB, "-smp", cpus])
-        .args(["-nographic", "-no-reboot", "-append", "console=ttyS0 panic=-1 quiet", "-kernel"])
+        .args([
+            "-nographic",
+            "-no-reboot",
+            "-nic",
+            "none",
+            "-append",
+            "console=ttyS0 panic=-1 quiet",
+            "-kernel",
+        ])
         .arg(kernel.image()?)
         .arg("-initrd")
         .arg(image)
