@@ -6,3 +6,4 @@ pub mod config;
 pub mod expose;
 pub mod human_duration;
 pub mod store;
+pub mod sysexits;

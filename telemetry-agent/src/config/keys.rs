@@ -1,0 +1,266 @@
+//! The table of all keys: what each means, what it may be, and the documents made from it.
+
+use std::fmt;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use crate::human_duration;
+
+/// One key of the configuration.
+pub(super) struct Key {
+    /// Its name with its sections.
+    pub(super) name: &'static str,
+    /// What it may be.
+    pub(super) kind: Kind,
+    /// What it does, and when to change it.
+    pub(super) help: &'static str,
+}
+
+/// What a value may be.
+pub(super) enum Kind {
+    /// An IP address and a port.
+    Address,
+    /// A path.
+    Path,
+    /// An absolute path, or nothing.
+    PathOrEmpty,
+    /// `true` or `false`.
+    Switch,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A time, within bounds that are part of it.
+    Duration(Duration, Duration),
+    /// A whole number, within bounds that are part of it.
+    Integer(i64, i64),
+    /// A list of names.
+    Names,
+}
+
+/// Every key, in the order of the documents: sections together.
+pub(super) static KEYS: &[Key] = &[
+    Key {
+        name: "listen",
+        kind: Kind::Address,
+        help: "Where the HTTP side listens. Pages name every workload of the node, so the default is this host alone; 0.0.0.0:9632 lets a Prometheus elsewhere scrape it.",
+    },
+    Key {
+        name: "data_dir",
+        kind: Kind::Path,
+        help: "Directory for what outlives the process. It is made if it is missing, and holds the lock that keeps a second agent out.",
+    },
+    Key {
+        name: "tick",
+        kind: Kind::Duration(Duration::from_millis(100), Duration::from_secs(60)),
+        help: "How often the kernel's counts are read. A page is at most this old; a shorter tick costs CPU in proportion.",
+    },
+    Key {
+        name: "log.level",
+        kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        help: "The least severe record that is written to standard error.",
+    },
+    Key {
+        name: "log.format",
+        kind: Kind::Choice(&["json", "text"]),
+        help: "One JSON object a line, or one line of text.",
+    },
+    Key {
+        name: "kernel.owners_max",
+        kind: Kind::Integer(16, 16384),
+        help: "Owners (containers, units) that the kernel side tells apart at one time. The rest count as unit=\"_other\", so that sums stay exact. Each takes kernel memory on every CPU.",
+    },
+    Key {
+        name: "kernel.quarantine",
+        kind: Kind::Duration(Duration::from_secs(1), Duration::from_secs(3600)),
+        help: "How long an ended cgroup keeps its slot. Longer than any of its requests or sockets stays in flight, or their last counts go to _other.",
+    },
+    Key {
+        name: "kernel.block_cells_max",
+        kind: Kind::Integer(16, 65536),
+        help: "Combinations of owner, device and operation that the block family tells apart at one time.",
+    },
+    Key {
+        name: "kernel.disable_programs",
+        kind: Kind::Names,
+        help: "Kernel programs not to load, by name. What they feed is then absent, and telemetry_agent_bpf_program_attached says 0.",
+    },
+    Key {
+        name: "kernel.families.scheduler",
+        kind: Kind::Switch,
+        help: "Whether run-queue latency, CPU time, context switches and migrations are counted.",
+    },
+    Key {
+        name: "kernel.families.block",
+        kind: Kind::Switch,
+        help: "Whether latency, bytes, operations and errors of block devices are counted.",
+    },
+    Key {
+        name: "kernel.families.network",
+        kind: Kind::Switch,
+        help: "Whether bytes, packets and TCP connections are counted.",
+    },
+    Key {
+        name: "attribution.cgroup_root",
+        kind: Kind::PathOrEmpty,
+        help: "Directory below which the host's cgroup hierarchies are mounted, for an agent in a container. Empty: wherever the mount table says.",
+    },
+    Key {
+        name: "attribution.tombstone",
+        kind: Kind::Duration(Duration::from_secs(1), Duration::from_secs(24 * 3600)),
+        help: "How long an ended owner's last counts stay on the page. Longer than two scrape intervals, or a short life is never seen.",
+    },
+    Key {
+        name: "attribution.tombstones_max",
+        kind: Kind::Integer(0, 1_000_000),
+        help: "Ended cgroups that are remembered at one time, the oldest forgotten first.",
+    },
+    Key {
+        name: "attribution.paths_max",
+        kind: Kind::Integer(64, 4_194_304),
+        help: "Cgroups that are remembered at one time, living and ended, over all hierarchies. The rest count as unit=\"_unresolved\".",
+    },
+    Key {
+        name: "http.connections_max",
+        kind: Kind::Integer(1, 16384),
+        help: "Connections at one time. When all are taken, a new one replaces the oldest that is idle.",
+    },
+    Key {
+        name: "http.header_timeout",
+        kind: Kind::Duration(Duration::from_millis(100), Duration::from_secs(300)),
+        help: "How long a client may take to send a whole request header.",
+    },
+    Key {
+        name: "http.request_timeout",
+        kind: Kind::Duration(Duration::from_millis(100), Duration::from_secs(600)),
+        help: "How long a request may take from its header to the last byte of its answer.",
+    },
+    Key {
+        name: "http.idle_timeout",
+        kind: Kind::Duration(Duration::from_millis(100), Duration::from_secs(3600)),
+        help: "How long a connection may rest between two requests. Longer than the scrape interval, so that a scraper keeps its connection.",
+    },
+    Key {
+        name: "exposition.gzip_min_bytes",
+        kind: Kind::Integer(0, 1 << 30),
+        help: "Pages of at least this many bytes are compressed for clients that ask for it.",
+    },
+];
+
+// === impl Kind ===
+
+impl Kind {
+    /// Holds a value to the bounds; the error says what is wrong and what to write.
+    pub(super) fn check(&self, value: &Value) -> Result<(), String> {
+        let is_within = match self {
+            // The types behind these hold nothing else.
+            Self::Address | Self::Switch | Self::Choice(_) | Self::Names => true,
+            Self::Path => value.as_str().is_some_and(|path| !path.is_empty()),
+            Self::PathOrEmpty => value.as_str().is_some_and(|path| path.is_empty() || path.starts_with('/')),
+            Self::Duration(min, max) => {
+                let duration = value.as_str().and_then(|text| human_duration::parse(text).ok());
+                duration.is_some_and(|duration| (min..=max).contains(&&duration))
+            }
+            Self::Integer(min, max) => {
+                value.as_integer().is_some_and(|number| (min..=max).contains(&&number))
+            }
+        };
+        if is_within { Ok(()) } else { Err(format!("{} is out of bounds; write {}", value, self.remedy())) }
+    }
+
+    /// What to write.
+    pub(super) fn remedy(&self) -> String {
+        match self {
+            Self::Address => "an IP address and a port, such as \"127.0.0.1:9632\"".to_owned(),
+            Self::Path => "a path in quotes".to_owned(),
+            Self::PathOrEmpty => "an absolute path in quotes, or \"\"".to_owned(),
+            Self::Switch => "true or false".to_owned(),
+            Self::Choice(words) => {
+                let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                format!("one of {}", quoted.join(", "))
+            }
+            Self::Duration(min, max) => format!(
+                "a time from \"{}\" to \"{}\"",
+                human_duration::format(*min),
+                human_duration::format(*max)
+            ),
+            Self::Integer(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Names => "a list of names, such as [\"sched_switch\"]".to_owned(),
+        }
+    }
+}
+
+/// The key of this name.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether keys begin with this name and a point.
+pub(super) fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The value behind a name with sections.
+pub(super) fn value<'a>(table: &'a Table, name: &str) -> Option<&'a Value> {
+    let (sections, last) = name.rsplit_once('.').unwrap_or(("", name));
+    let mut table = table;
+    for section in sections.split('.').filter(|section| !section.is_empty()) {
+        table = table.get(section)?.as_table()?;
+    }
+    table.get(last)
+}
+
+/// `docs/telemetry.toml`: every key with its default, ready to be changed.
+pub(super) fn example(defaults: &Table, out: &mut impl fmt::Write) -> fmt::Result {
+    writeln!(
+        out,
+        "# Every key with its default. Made by `cargo xtask bless` from the code; docs/config.md explains."
+    )?;
+    let mut open_section = "";
+    for key in KEYS {
+        let (section, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
+        if section != open_section {
+            write!(out, "\n[{section}]")?;
+            open_section = section;
+        }
+        writeln!(out)?;
+        for line in wrapped(key.help, 100) {
+            writeln!(out, "# {line}")?;
+        }
+        let default = value(defaults, key.name).ok_or(fmt::Error)?;
+        writeln!(out, "# Write {}.\n{name} = {default}", key.kind.remedy())?;
+    }
+    Ok(())
+}
+
+/// `docs/config.md`: the reference.
+pub(super) fn reference(defaults: &Table, out: &mut impl fmt::Write) -> fmt::Result {
+    writeln!(out, "{}", include_str!("intro.md").trim_end())?;
+    let mut open_section = None;
+    for key in KEYS {
+        let (section, _) = key.name.rsplit_once('.').unwrap_or(("", key.name));
+        if open_section != Some(section) {
+            let title = if section.is_empty() { "Top level".to_owned() } else { format!("`[{section}]`") };
+            writeln!(out, "\n## {title}\n\n| key | default | value | meaning |\n|---|---|---|---|")?;
+            open_section = Some(section);
+        }
+        let (_, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
+        let default = value(defaults, key.name).ok_or(fmt::Error)?;
+        writeln!(out, "| `{name}` | `{default}` | {} | {} |", key.kind.remedy(), key.help)?;
+    }
+    Ok(())
+}
+
+/// Text in lines of at most `width` characters, broken between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if !line.is_empty() && line.len() + 1 + word.len() > width {
+            lines.push(word.to_owned());
+        } else {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(word);
+        }
+    }
+    lines
+}
