@@ -1,9 +1,15 @@
 //! The agent's parts. ARCHITECTURE.md says which may import which; `app` wires them.
 
 pub mod api;
+pub mod app;
 pub mod attribute;
+pub mod bpf;
 pub mod config;
 pub mod expose;
+pub mod host;
 pub mod human_duration;
+pub mod logging;
+pub mod pipeline;
+pub mod signal;
 pub mod store;
 pub mod sysexits;

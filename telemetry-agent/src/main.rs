@@ -1,3 +1,109 @@
 //! Arguments and exit codes.
 
-fn main() {}
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use telemetry_agent::app::{self, Failure};
+use telemetry_agent::config::{Config, Overrides};
+use telemetry_agent::{logging, sysexits};
+
+/// Counts in the kernel, names every count, answers questions about it.
+#[derive(Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent; the default.
+    Run(Options),
+    /// Tell, check by check, what this host offers, and what to do about what it lacks.
+    Doctor {
+        #[command(flatten)]
+        options: Options,
+        /// How to print the checks.
+        #[arg(long, value_enum, default_value_t = Form::Text)]
+        format: Form,
+    },
+}
+
+#[derive(Args, Clone)]
+struct Options {
+    /// Read the configuration from this TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen on this address. [default: 127.0.0.1:9632]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Keep data in this directory. [default: /var/lib/telemetry]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors.
+            let code = if error.use_stderr() { sysexits::USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let result = match cli.command.unwrap_or(Command::Run(cli.options)) {
+        Command::Run(options) => run(&options),
+        Command::Doctor { options, format } => return examine(&options, format),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn run(options: &Options) -> Result<(), Failure> {
+    let config = configure(options)?;
+    logging::start(&config.log);
+    app::run(config)
+}
+
+fn configure(options: &Options) -> Result<Config, Failure> {
+    let flags = Overrides { listen: options.listen, data_dir: options.data_dir.clone() };
+    let config = options.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load);
+    config
+        .and_then(|config| config.overridden(flags))
+        .map_err(|error| Failure::new(error.exit_code(), error.to_string()))
+}
+
+fn examine(options: &Options, format: Form) -> ExitCode {
+    let config = configure(options);
+    let _ = (config, format);
+    ExitCode::from(3)
+}
+
+/// One clear line, whatever the message holds.
+fn fail(failure: &Failure) -> ExitCode {
+    #[expect(clippy::print_stderr, reason = "the one line that a failed start says")]
+    {
+        eprintln!("telemetry-agent: {}", failure.message.replace('\n', " "));
+    }
+    ExitCode::from(failure.code)
+}
+
+fn print(text: &str) {
+    #[expect(clippy::print_stdout, reason = "the command's answer")]
+    {
+        println!("{}", text.trim_end());
+    }
+}

@@ -24,6 +24,9 @@ pub use slots::{Cells, Slots};
 
 use telemetry_ebpf::Abi;
 
+/// The version of aya that this agent is built with; the manifest pins it exactly.
+pub const AYA_VERSION: &str = "0.14.0";
+
 /// A border type as aya wants it.
 #[repr(transparent)]
 #[derive(Clone, Copy)]

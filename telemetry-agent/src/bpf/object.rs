@@ -58,13 +58,15 @@ pub struct Program {
     pub name: &'static str,
     /// Where it attaches.
     pub hook: &'static str,
+    /// Which of the programs for the hook: chosen by the prototype that this kernel has.
+    pub variant: &'static str,
     /// Which signals it feeds.
     pub family: Family,
     kind: Hook,
 }
 
 const fn tracepoint(name: &'static str, family: Family) -> Program {
-    Program { name, hook: name, family, kind: Hook::Tracepoint }
+    Program { name, hook: name, variant: "default", family, kind: Hook::Tracepoint }
 }
 
 /// Every program, in the order of attachment: births first, so that no owner is missed.
@@ -72,13 +74,17 @@ static PROGRAMS: &[Program] = &[
     tracepoint("cgroup_mkdir", Family::Identity),
     tracepoint("cgroup_rmdir", Family::Identity),
     tracepoint("sched_switch", Family::Scheduler),
-    Program { name: "sched_switch_state_first", hook: "sched_switch", ..tracepoint("", Family::Scheduler) },
+    Program {
+        name: "sched_switch_state_first",
+        variant: "state_first",
+        ..tracepoint("sched_switch", Family::Scheduler)
+    },
     tracepoint("hrtimer_expire_entry", Family::Scheduler),
     tracepoint("sched_migrate_task", Family::Scheduler),
     tracepoint("block_rq_complete", Family::Block),
     tracepoint("inet_sock_set_state", Family::Network),
-    Program { name: "skb_receive", hook: "cgroup_skb/ingress", family: Family::Network, kind: Hook::SkbIngress },
-    Program { name: "skb_transmit", hook: "cgroup_skb/egress", family: Family::Network, kind: Hook::SkbEgress },
+    Program { name: "skb_receive", kind: Hook::SkbIngress, ..tracepoint("cgroup_skb/ingress", Family::Network) },
+    Program { name: "skb_transmit", kind: Hook::SkbEgress, ..tracepoint("cgroup_skb/egress", Family::Network) },
 ];
 
 /// What to load, and what the host looks like.

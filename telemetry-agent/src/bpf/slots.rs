@@ -98,6 +98,13 @@ impl Slots {
         }
     }
 
+    /// Whether anybody ever had the slot. Cells of one that nobody had are never read, so that the pages they lie in
+    /// are never the agent's memory.
+    #[must_use]
+    pub fn taken(&self, slot: u32) -> bool {
+        slot < SLOT_FIRST || self.meta.word(slot, 0) != 0
+    }
+
     /// Notes that a slot's cells moved since the last reading.
     pub fn moved(&mut self, slot: u32) {
         if let Some(life) = usize::try_from(slot).ok().and_then(|slot| self.lives.get_mut(slot)) {
@@ -105,18 +112,20 @@ impl Slots {
         }
     }
 
-    /// Cgroups that took a slot since the last scan.
-    pub fn scan(&mut self) -> Vec<CgroupKey> {
-        let mut born = Vec::new();
+    /// Cgroups that have a slot and were not said to be gone.
+    pub fn living(&mut self) -> Vec<CgroupKey> {
+        let mut living = Vec::new();
         for slot in SLOT_FIRST..self.meta.entries() {
             let Some(meta) = self.meta.get(slot) else { continue };
             let Some(life) = usize::try_from(slot).ok().and_then(|slot| self.lives.get_mut(slot)) else { continue };
             if meta.key != 0 && meta.born_ns != life.born_ns {
                 *life = Life { key: meta.key, born_ns: meta.born_ns, stage: Stage::Live, moved: true };
-                born.extend(cgroup(meta.key));
+            }
+            if life.stage == Stage::Live {
+                living.extend(cgroup(life.key));
             }
         }
-        born
+        living
     }
 
     /// Notes that a cgroup's directory is gone.
