@@ -5,6 +5,7 @@
 //! file, the line, the key and what to do.
 
 mod document;
+mod documents;
 mod keys;
 
 use std::fs;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{api, attribute, expose, sysexits};
 
 pub use crate::human_duration;
+pub use documents::{example, reference};
 
 use document::Document;
 
@@ -207,10 +209,7 @@ impl Config {
 
     /// Holds every key to its bounds.
     fn check(&self, place: impl Fn(&str) -> Place) -> Result<(), Error> {
-        let table = toml::Table::try_from(self).map_err(|source| Error::Content {
-            place: Place::default(),
-            what: one_line(&source.to_string()),
-        })?;
+        let table = self.table()?;
         for key in keys::KEYS {
             let Some(value) = keys::value(&table, key.name) else {
                 debug_assert!(false, "{} is documented and is no key", key.name);
@@ -219,6 +218,11 @@ impl Config {
             key.kind.check(value).map_err(|what| Error::Content { place: place(key.name), what })?;
         }
         Ok(())
+    }
+
+    fn table(&self) -> Result<toml::Table, Error> {
+        toml::Table::try_from(self)
+            .map_err(|source| Error::Content { place: Place::default(), what: one_line(&source.to_string()) })
     }
 }
 

@@ -1,6 +1,5 @@
-//! The table of all keys: what each means, what it may be, and the documents made from it.
+//! The table of all keys: what each means and what it may be.
 
-use std::fmt;
 use std::time::Duration;
 
 use toml::{Table, Value};
@@ -207,60 +206,4 @@ pub(super) fn value<'a>(table: &'a Table, name: &str) -> Option<&'a Value> {
         table = table.get(section)?.as_table()?;
     }
     table.get(last)
-}
-
-/// `docs/telemetry.toml`: every key with its default, ready to be changed.
-pub(super) fn example(defaults: &Table, out: &mut impl fmt::Write) -> fmt::Result {
-    writeln!(
-        out,
-        "# Every key with its default. Made by `cargo xtask bless` from the code; docs/config.md explains."
-    )?;
-    let mut open_section = "";
-    for key in KEYS {
-        let (section, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
-        if section != open_section {
-            write!(out, "\n[{section}]")?;
-            open_section = section;
-        }
-        writeln!(out)?;
-        for line in wrapped(key.help, 100) {
-            writeln!(out, "# {line}")?;
-        }
-        let default = value(defaults, key.name).ok_or(fmt::Error)?;
-        writeln!(out, "# Write {}.\n{name} = {default}", key.kind.remedy())?;
-    }
-    Ok(())
-}
-
-/// `docs/config.md`: the reference.
-pub(super) fn reference(defaults: &Table, out: &mut impl fmt::Write) -> fmt::Result {
-    writeln!(out, "{}", include_str!("intro.md").trim_end())?;
-    let mut open_section = None;
-    for key in KEYS {
-        let (section, _) = key.name.rsplit_once('.').unwrap_or(("", key.name));
-        if open_section != Some(section) {
-            let title = if section.is_empty() { "Top level".to_owned() } else { format!("`[{section}]`") };
-            writeln!(out, "\n## {title}\n\n| key | default | value | meaning |\n|---|---|---|---|")?;
-            open_section = Some(section);
-        }
-        let (_, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
-        let default = value(defaults, key.name).ok_or(fmt::Error)?;
-        writeln!(out, "| `{name}` | `{default}` | {} | {} |", key.kind.remedy(), key.help)?;
-    }
-    Ok(())
-}
-
-/// Text in lines of at most `width` characters, broken between words.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let Some(line) = lines.last_mut() else { break };
-        if !line.is_empty() && line.len() + 1 + word.len() > width {
-            lines.push(word.to_owned());
-        } else {
-            line.push_str(if line.is_empty() { "" } else { " " });
-            line.push_str(word);
-        }
-    }
-    lines
 }
