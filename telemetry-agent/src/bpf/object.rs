@@ -211,8 +211,10 @@ pub struct Kernel {
     pub missing_fields: Vec<&'static str>,
     /// Possible CPUs.
     pub cpus: u32,
-    /// Shards of the block and TCP cells.
-    pub shards: u32,
+    /// Shards of the block family's cells.
+    pub block_shards: u32,
+    /// Shards of the TCP cells.
+    pub tcp_shards: u32,
     /// Cgroup events.
     pub events: Events,
     /// Who has which slot.
@@ -267,13 +269,13 @@ impl Kernel {
             return Err(Error::NotBuilt);
         }
         let cpus = u32::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(1);
-        let shards = shards(cpus);
+        let (block_shards, tcp_shards) = (shards(cpus), shards(cpus / CPUS_PER_TCP_SHARD));
         let btf = Btf::open(Path::new(KERNEL_BTF))?;
-        let (globals, missing_fields) = globals(options, shards, &btf);
+        let (globals, missing_fields) = globals(options, block_shards, tcp_shards, &btf);
         let unfit = unfit(&btf);
         drop(btf);
         let kernel_btf = aya::Btf::from_sys_fs().map_err(Error::AyaBtf)?;
-        let mut object = create(options, &globals, cpus, shards, &kernel_btf)?;
+        let mut object = create(options, &globals, [cpus, block_shards, tcp_shards], &kernel_btf)?;
         fill(&mut object, options, cpus)?;
         let maps = map_states(&object);
         let programs = attach_all(&mut object, options, &kernel_btf, unfit);
@@ -285,27 +287,28 @@ impl Kernel {
         {
             return Err(Error::Nothing(error));
         }
-        let (slots, cells, shard_slots) = (options.slots, options.block_cells, shards * options.slots);
+        let (slots, cells) = (options.slots, options.block_cells);
         Ok(Self {
             events: Events::new(typed(take(&mut object, "EVENTS")?, "EVENTS")?),
             slots: open_slots(&mut object, options)?,
             losses: mapped(&mut object, "LOSSES", cpus)?,
             scheduler: Scheduler { cells: mapped(&mut object, "SCHED", cpus * slots)? },
             block: Block {
-                cells: mapped(&mut object, "BLOCK", shards * cells)?,
+                cells: mapped(&mut object, "BLOCK", block_shards * cells)?,
                 keys: open_cells(&mut object, cells)?,
                 errors: typed(take(&mut object, "BLOCK_ERRORS")?, "BLOCK_ERRORS")?,
             },
             network: Network {
                 packets: mapped(&mut object, "NET", cpus * slots)?,
-                connections: mapped(&mut object, "TCP", shard_slots)?,
+                connections: mapped(&mut object, "TCP", tcp_shards * slots)?,
             },
             object,
             programs,
             maps,
             missing_fields,
             cpus,
-            shards,
+            block_shards,
+            tcp_shards,
         })
     }
 
@@ -322,6 +325,9 @@ impl Kernel {
     }
 }
 
+/// A connection is opened and closed a thousand times less often than a packet is sent.
+const CPUS_PER_TCP_SHARD: u32 = 2;
+
 /// Shards of the cells that are not per CPU: a power of two, so that a mask finds one, and never more than CPUs.
 fn shards(cpus: u32) -> u32 {
     let most = cpus.clamp(1, SHARDS_MAX);
@@ -330,7 +336,7 @@ fn shards(cpus: u32) -> u32 {
 
 type Globals = Vec<(&'static str, u32)>;
 
-fn globals(options: &Options, shards: u32, btf: &Btf) -> (Globals, Vec<&'static str>) {
+fn globals(options: &Options, block_shards: u32, tcp_shards: u32, btf: &Btf) -> (Globals, Vec<&'static str>) {
     let offsets = fields::resolve(btf);
     let mut values = offsets.values;
     let block_tag = if options.hierarchies.block_v1 {
@@ -341,7 +347,8 @@ fn globals(options: &Options, shards: u32, btf: &Btf) -> (Globals, Vec<&'static 
     values.extend([
         ("CONFIG_SLOTS", options.slots),
         ("CONFIG_BLOCK_CELLS", options.block_cells),
-        ("CONFIG_SHARD_MASK", shards - 1),
+        ("CONFIG_BLOCK_SHARD_MASK", block_shards - 1),
+        ("CONFIG_TCP_SHARD_MASK", tcp_shards - 1),
         ("CONFIG_TASKS_V1", u32::from(options.hierarchies.tasks_v1)),
         ("CONFIG_BLOCK_TAG", u32::try_from(block_tag).unwrap_or_default()),
     ]);
@@ -351,8 +358,7 @@ fn globals(options: &Options, shards: u32, btf: &Btf) -> (Globals, Vec<&'static 
 fn create(
     options: &Options,
     globals: &Globals,
-    cpus: u32,
-    shards: u32,
+    [cpus, block_shards, tcp_shards]: [u32; 3],
     kernel_btf: &aya::Btf,
 ) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
@@ -371,11 +377,11 @@ fn create(
         ("STINTS", cpus),
         ("PLACES", cpus),
         ("BLOCK_INDEX", 2 * cells),
-        ("BLOCK", shards * cells),
+        ("BLOCK", block_shards * cells),
         ("BLOCK_KEYS", cells),
         ("BLOCK_FREE", cells),
         ("NET", cpus * slots),
-        ("TCP", shards * slots),
+        ("TCP", tcp_shards * slots),
     ] {
         loader.map_max_entries(map, entries);
     }

@@ -11,7 +11,7 @@ use telemetry_ebpf::hist::BINS;
 use telemetry_ebpf::identity::{Losses, SLOT_KERNEL, SLOT_OVERFLOW};
 use telemetry_model::{Batch, Desc, Kind, Label, Labels, OwnerKey, Scope, Unit};
 
-use super::{Signal, accumulate, at, count, differences, observe};
+use super::{Readings, Signal, accumulate, at, count, differences, observe};
 use crate::bpf::Kernel;
 
 /// Everything this signal can say.
@@ -75,7 +75,7 @@ static UNATTRIBUTED: Desc = Desc {
 /// The block family, attached.
 struct Block {
     /// Each cell summed over shards, as last read.
-    last: Vec<BlockCell>,
+    last: Readings<BlockCell>,
     /// Labels of a cell, made when it is taken.
     labels: HashMap<u32, CellLabels>,
     errors: HashMap<(u32, u16, u16), u64>,
@@ -90,7 +90,7 @@ struct CellLabels {
     total: Labels,
 }
 
-const EMPTY: BlockCell = BlockCell {
+static EMPTY: BlockCell = BlockCell {
     bytes: 0,
     operations: 0,
     queue_ns: 0,
@@ -107,7 +107,7 @@ pub fn open(kernel: &Kernel) -> Option<Box<dyn Signal>> {
         return None;
     }
     Some(Box::new(Block {
-        last: vec![EMPTY; at(kernel.block.keys.capacity())],
+        last: Readings::new(kernel.block.keys.capacity(), &EMPTY),
         labels: HashMap::new(),
         errors: HashMap::new(),
         errors_seen: 0,
@@ -128,9 +128,9 @@ impl Signal for Block {
                     None => continue,
                 },
             };
-            let shards = (0..kernel.shards).map(|shard| shard * cells + index);
+            let shards = (0..kernel.block_shards).map(|shard| shard * cells + index);
             let word = |offset| shards.clone().fold(0_u64, |sum, cell| sum.wrapping_add(kernel.block.cells.word(cell, offset)));
-            let Some(last) = self.last.get(at(index)) else { continue };
+            let last = self.last.get(index);
             // A flush moves no bytes, a part of a request ends no operation.
             if word(offset_of!(BlockCell, operations)) == last.operations
                 && word(offset_of!(BlockCell, bytes)) == last.bytes
@@ -141,9 +141,7 @@ impl Signal for Block {
             kernel.slots.moved(key.slot);
             let owner = kernel.slots.owner(key.slot);
             self.emit(index, &key, owner, &now, batch);
-            if let Some(last) = self.last.get_mut(at(index)) {
-                *last = now;
-            }
+            self.last.set(index, now);
         }
         self.drain_errors(kernel, batch);
     }
@@ -151,7 +149,7 @@ impl Signal for Block {
 
 impl Block {
     fn emit(&mut self, index: u32, key: &BlockKey, owner: OwnerKey, now: &BlockCell, batch: &mut Batch) {
-        let Some(last) = self.last.get(at(index)) else { return };
+        let last = self.last.get(index);
         let labels = match self.labels.entry(index) {
             std::collections::hash_map::Entry::Occupied(mut entry) => {
                 if entry.get().taken != key.taken {

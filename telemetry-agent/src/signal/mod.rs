@@ -122,6 +122,30 @@ impl Drains {
     }
 }
 
+/// The last reading of every cell. A cell that never counted takes a pointer, not its size: most never do.
+struct Readings<T: 'static> {
+    cells: Vec<Option<Box<T>>>,
+    zero: &'static T,
+}
+
+impl<T> Readings<T> {
+    fn new(cells: u32, zero: &'static T) -> Self {
+        Self { cells: std::iter::repeat_with(|| None).take(at(cells)).collect(), zero }
+    }
+
+    fn get(&self, index: u32) -> &T {
+        self.cells.get(at(index)).and_then(Option::as_deref).unwrap_or(self.zero)
+    }
+
+    fn set(&mut self, index: u32, reading: T) {
+        match self.cells.get_mut(at(index)) {
+            Some(Some(cell)) => **cell = reading,
+            Some(empty) => *empty = Some(Box::new(reading)),
+            None => {}
+        }
+    }
+}
+
 /// Adds a row, if anything grew.
 fn count(batch: &mut Batch, owner: OwnerKey, desc: &'static Desc, labels: &Labels, growth: u64) {
     if growth > 0 {

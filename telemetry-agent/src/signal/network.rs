@@ -9,7 +9,7 @@ use telemetry_ebpf::hist::BINS;
 use telemetry_ebpf::net::{CLIENT, FAILURES, NetCell, PROTOCOLS, RECEIVE, SERVER, TRANSMIT, TcpCell};
 use telemetry_model::{Batch, Desc, Kind, Label, Labels, OwnerKey, Scope, Unit};
 
-use super::{Signal, accumulate, at, count, differences, observe};
+use super::{Readings, Signal, accumulate, count, differences, observe};
 use crate::bpf::Kernel;
 
 /// Everything this signal can say.
@@ -106,8 +106,8 @@ static RETRANSMITS: Desc = Desc {
 
 /// The network family, attached.
 struct Network {
-    packets: Vec<NetCell>,
-    connections: Vec<TcpCell>,
+    packets: Readings<NetCell>,
+    connections: Readings<TcpCell>,
     names: Names,
 }
 
@@ -121,8 +121,8 @@ struct Names {
     data: Labels,
 }
 
-const NO_PACKETS: NetCell = NetCell { bytes: [[0; 3]; 2], packets: [[0; 3]; 2] };
-const NO_CONNECTIONS: TcpCell = TcpCell {
+static NO_PACKETS: NetCell = NetCell { bytes: [[0; 3]; 2], packets: [[0; 3]; 2] };
+static NO_CONNECTIONS: TcpCell = TcpCell {
     established: [0; 2],
     failures: [0; 5],
     closed: [0; 2],
@@ -141,10 +141,10 @@ pub fn open(kernel: &Kernel) -> Option<Box<dyn Signal>> {
     if !attached {
         return None;
     }
-    let slots = at(kernel.slots.capacity());
+    let slots = kernel.slots.capacity();
     Some(Box::new(Network {
-        packets: vec![NO_PACKETS; slots],
-        connections: vec![NO_CONNECTIONS; slots],
+        packets: Readings::new(slots, &NO_PACKETS),
+        connections: Readings::new(slots, &NO_CONNECTIONS),
         names: Names::new(),
     }))
 }
@@ -167,7 +167,7 @@ impl Network {
     fn drain_packets(&mut self, slot: u32, kernel: &mut Kernel, batch: &mut Batch) {
         let slots = kernel.slots.capacity();
         let cells = &kernel.network.packets;
-        let Some(last) = self.packets.get_mut(at(slot)) else { return };
+        let last = self.packets.get(slot);
         let now = (0..kernel.cpus).filter_map(|cpu| cells.get(cpu * slots + slot)).fold(NO_PACKETS, add_packets);
         if now.packets == last.packets {
             return;
@@ -184,25 +184,25 @@ impl Network {
                 count(batch, owner, &PACKETS, labels, grown(&now.packets, &last.packets));
             }
         }
-        *last = now;
+        self.packets.set(slot, now);
     }
 
     fn drain_connections(&mut self, slot: u32, kernel: &mut Kernel, batch: &mut Batch) {
         let slots = kernel.slots.capacity();
         let cells = &kernel.network.connections;
-        let Some(last) = self.connections.get_mut(at(slot)) else { return };
+        let last = self.connections.get(slot);
         // Established, failed and closed are the first nine words; nothing else moves without one of them.
         let head = offset_of!(TcpCell, payload) / 8;
-        let word = |at: usize| (0..kernel.shards).fold(0_u64, |sum, shard| sum.wrapping_add(cells.word(shard * slots + slot, 8 * at)));
+        let word = |at: usize| (0..kernel.tcp_shards).fold(0_u64, |sum, shard| sum.wrapping_add(cells.word(shard * slots + slot, 8 * at)));
         let before = last.established.iter().chain(&last.failures).chain(&last.closed);
         if (0..head).map(word).eq(before.copied()) {
             return;
         }
-        let now = (0..kernel.shards).filter_map(|shard| cells.get(shard * slots + slot)).fold(NO_CONNECTIONS, add_connections);
+        let now = (0..kernel.tcp_shards).filter_map(|shard| cells.get(shard * slots + slot)).fold(NO_CONNECTIONS, add_connections);
         kernel.slots.moved(slot);
         let owner = kernel.slots.owner(slot);
         emit_connections(&self.names, owner, &now, last, batch);
-        *last = now;
+        self.connections.set(slot, now);
     }
 }
 

@@ -10,7 +10,7 @@ use telemetry_ebpf::identity::SLOT_KERNEL;
 use telemetry_ebpf::sched::SchedCell;
 use telemetry_model::{Batch, Desc, Kind, Labels, OwnerKey, Scope, Unit};
 
-use super::{Signal, accumulate, at, count, differences, observe};
+use super::{Readings, Signal, accumulate, count, differences, observe};
 use crate::bpf::Kernel;
 
 /// Everything this signal can say.
@@ -63,7 +63,7 @@ static MIGRATIONS: Desc = Desc {
 /// The scheduler family, attached.
 struct Sched {
     /// Each slot's cells summed over CPUs, as last read.
-    last: Vec<SchedCell>,
+    last: Readings<SchedCell>,
     user: Labels,
     system: Labels,
     voluntary: Labels,
@@ -72,7 +72,7 @@ struct Sched {
     none: Labels,
 }
 
-const EMPTY: SchedCell = SchedCell {
+static EMPTY: SchedCell = SchedCell {
     oncpu_ns: 0,
     wait_ns: 0,
     voluntary: 0,
@@ -89,7 +89,7 @@ pub fn open(kernel: &Kernel) -> Option<Box<dyn Signal>> {
         return None;
     }
     Some(Box::new(Sched {
-        last: vec![EMPTY; at(kernel.slots.capacity())],
+        last: Readings::new(kernel.slots.capacity(), &EMPTY),
         user: Labels::fixed(&[("mode", "user")]),
         system: Labels::fixed(&[("mode", "system")]),
         voluntary: Labels::fixed(&[("kind", "voluntary")]),
@@ -112,7 +112,7 @@ impl Signal for Sched {
             let column = |cpu: u32| cpu * slots + slot;
             // Most owners do nothing in most ticks: two words a CPU say so.
             let word = |offset| (0..kernel.cpus).fold(0_u64, |sum, cpu| sum.wrapping_add(cells.word(column(cpu), offset)));
-            let Some(last) = self.last.get(at(slot)) else { continue };
+            let last = self.last.get(slot);
             let moves = (0..3).map(|scope| word(offset_of!(SchedCell, migrations) + 8 * scope));
             if word(offset_of!(SchedCell, oncpu_ns)) == last.oncpu_ns && moves.eq(last.migrations) {
                 continue;
@@ -122,16 +122,14 @@ impl Signal for Sched {
             // Only now: the slot's owner was written before its first count.
             let owner = kernel.slots.owner(slot);
             self.emit(slot, owner, &now, batch);
-            if let Some(last) = self.last.get_mut(at(slot)) {
-                *last = now;
-            }
+            self.last.set(slot, now);
         }
     }
 }
 
 impl Sched {
     fn emit(&self, slot: u32, owner: OwnerKey, now: &SchedCell, batch: &mut Batch) {
-        let Some(last) = self.last.get(at(slot)) else { return };
+        let last = self.last.get(slot);
         let oncpu = now.oncpu_ns.wrapping_sub(last.oncpu_ns);
         let grown = (now.user_ns.wrapping_sub(last.user_ns), now.system_ns.wrapping_sub(last.system_ns));
         let user = if slot == SLOT_KERNEL { 0 } else { user_part(oncpu, grown, (now.user_ns, now.system_ns)) };

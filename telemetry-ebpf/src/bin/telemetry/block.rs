@@ -122,7 +122,7 @@ fn cell_of(slot: u32, device: u32, op: u32) -> Option<*mut BlockCell> {
         Some(index) => *index,
         None => take(&key),
     };
-    let shard = cpu() & CONFIG_SHARD_MASK.load();
+    let shard = cpu() & CONFIG_BLOCK_SHARD_MASK.load();
     cell(&BLOCK, shard, CONFIG_BLOCK_CELLS.load(), index)
 }
 

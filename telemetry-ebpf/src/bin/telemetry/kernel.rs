@@ -54,8 +54,10 @@ globals! {
     CONFIG_SLOTS,
     /// Cells of the block family.
     CONFIG_BLOCK_CELLS,
-    /// Shards of the block and TCP cells, less one: a power of two less one.
-    CONFIG_SHARD_MASK,
+    /// Shards of the block cells, less one: a power of two less one.
+    CONFIG_BLOCK_SHARD_MASK,
+    /// Shards of the TCP cells, less one.
+    CONFIG_TCP_SHARD_MASK,
     /// 1 where version 1's `cpu` hierarchy is mounted beside version 2.
     CONFIG_TASKS_V1,
     /// Tag of the ids that requests carry.

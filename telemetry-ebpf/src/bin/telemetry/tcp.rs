@@ -98,7 +98,7 @@ unsafe fn record(socket: u64, flags: u64) -> *mut SocketRecord {
 unsafe fn owner(socket: u64) -> Option<*mut TcpCell> {
     // SAFETY: `socket` is the tracepoint's `struct sock *`.
     let slot = unsafe { slot_of(TAG_UNIFIED, cgroup_id(field(socket, &SK_CGROUP))) };
-    cell(&TCP, cpu() & CONFIG_SHARD_MASK.load(), CONFIG_SLOTS.load(), slot)
+    cell(&TCP, cpu() & CONFIG_TCP_SHARD_MASK.load(), CONFIG_SLOTS.load(), slot)
 }
 
 #[inline(always)]
