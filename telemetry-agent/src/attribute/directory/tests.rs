@@ -26,11 +26,13 @@ fn after(start: Instant, seconds: u64) -> Instant {
     start + Duration::from_secs(seconds)
 }
 
+type Visit<'a> = dyn FnMut(CgroupKey, &[u8]) + 'a;
+
 /// A walk that finds these.
 fn found(
     cgroups: &[(CgroupKey, &str)],
     left_out: usize,
-) -> impl FnOnce(usize, &mut dyn FnMut(CgroupKey, &[u8])) -> Result<Walked, Error> {
+) -> impl FnOnce(usize, &mut Visit<'_>) -> Result<Walked, Error> {
     move |_, visit| {
         cgroups.iter().for_each(|(key, path)| visit(*key, path.as_bytes()));
         Ok(Walked { cgroups: cgroups.len(), left_out })
