@@ -5,6 +5,7 @@ pub mod app;
 pub mod attribute;
 pub mod bpf;
 pub mod config;
+pub mod doctor;
 pub mod expose;
 pub mod host;
 pub mod human_duration;
