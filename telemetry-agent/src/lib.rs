@@ -11,6 +11,7 @@ pub mod host;
 pub mod human_duration;
 pub mod logging;
 pub mod pipeline;
+pub mod reference;
 pub mod signal;
 pub mod store;
 pub mod sysexits;

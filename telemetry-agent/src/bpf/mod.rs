@@ -4,6 +4,8 @@
 
 pub mod bench;
 pub mod btf;
+#[cfg(feature = "debug-log")]
+mod diagnostics;
 mod events;
 pub mod fields;
 mod info;

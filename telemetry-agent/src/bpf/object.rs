@@ -227,6 +227,9 @@ pub struct Kernel {
     pub block: Block,
     /// The network family's cells.
     pub network: Network,
+    /// What the programs say of rare paths.
+    #[cfg(feature = "debug-log")]
+    pub diagnostics: Option<super::diagnostics::Diagnostics>,
 }
 
 // === impl Error ===
@@ -302,6 +305,8 @@ impl Kernel {
                 packets: mapped(&mut object, "NET", cpus * slots)?,
                 connections: mapped(&mut object, "TCP", tcp_shards * slots)?,
             },
+            #[cfg(feature = "debug-log")]
+            diagnostics: super::diagnostics::Diagnostics::open(&mut object),
             object,
             programs,
             maps,

@@ -90,6 +90,10 @@ impl Drains {
 
     /// Reads every signal's cells once.
     pub fn drain(&mut self, batch: &mut Batch) -> Vec<Drained> {
+        #[cfg(feature = "debug-log")]
+        if let Some(diagnostics) = &mut self.kernel.diagnostics {
+            diagnostics.flush();
+        }
         let mut drained = Vec::with_capacity(self.signals.len());
         for (signal, drain) in &mut self.signals {
             let start = Instant::now();

@@ -167,7 +167,7 @@ pub unsafe fn task_slot(task: u64) -> u32 {
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir(context: BtfTracePointContext) -> i32 {
     // SAFETY: the arguments are those of the prototype above.
-    unsafe { tell(EVENT_MKDIR, context.arg(0), context.arg(1)) };
+    unsafe { tell(&context, EVENT_MKDIR, context.arg(0), context.arg(1)) };
     0
 }
 
@@ -175,7 +175,7 @@ pub fn cgroup_mkdir(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "cgroup_rmdir")]
 pub fn cgroup_rmdir(context: BtfTracePointContext) -> i32 {
     // SAFETY: the arguments are those of the prototype above.
-    unsafe { tell(EVENT_RMDIR, context.arg(0), context.arg(1)) };
+    unsafe { tell(&context, EVENT_RMDIR, context.arg(0), context.arg(1)) };
     0
 }
 
@@ -185,7 +185,8 @@ pub fn cgroup_rmdir(context: BtfTracePointContext) -> i32 {
 ///
 /// `cgroup` is the tracepoint's `struct cgroup *`, `path` its NUL-terminated path.
 #[inline(always)]
-unsafe fn tell(kind: u32, cgroup: u64, path: u64) {
+unsafe fn tell(context: &BtfTracePointContext, kind: u32, cgroup: u64, path: u64) {
+    let _ = context;
     let Some(event) = SCRATCH.get_ptr_mut(0) else { return };
     // SAFETY: `event` is this CPU's scratch, and the kernel holds a spin lock around both tracepoints, so nobody
     // else builds an event here. Loads are typed by the verifier.
@@ -206,5 +207,7 @@ unsafe fn tell(kind: u32, cgroup: u64, path: u64) {
         } else {
             lose!(event_sent);
         }
+        #[cfg(feature = "debug-log")]
+        aya_log_ebpf::info!(context, "cgroup {}: event {}, {} bytes of path", (*event).id, kind, length);
     }
 }
