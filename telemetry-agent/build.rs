@@ -29,7 +29,9 @@ fn version(rustc: &str) -> String {
 
 /// The commit that is built, or `unknown` outside a checkout.
 fn revision(directory: &Path) -> String {
-    first_line(std::process::Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).current_dir(directory))
+    first_line(
+        std::process::Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).current_dir(directory),
+    )
 }
 
 fn first_line(command: &mut std::process::Command) -> String {

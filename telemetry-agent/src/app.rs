@@ -21,6 +21,7 @@ use crate::api::{self, Check, Health, HttpStats};
 use crate::attribute::{Directory, Mounts};
 use crate::bpf::{self, Family as Programs, HierarchyTags, Kernel, privileges};
 use crate::config::{Config, KernelConfig};
+use crate::doctor;
 use crate::host::process;
 use crate::pipeline::{Parts, Pipeline, Source};
 use crate::signal::Drains;
@@ -136,9 +137,15 @@ fn bind(config: &Config) -> Result<TcpListener, Failure> {
     use std::io::ErrorKind;
     api::bind(config.listen).map_err(|error| {
         let (code, remedy) = match error.kind() {
-            ErrorKind::AddrInUse => (sysexits::UNAVAILABLE, "stop what listens there, or choose another with --listen"),
-            ErrorKind::AddrNotAvailable => (sysexits::UNAVAILABLE, "choose an address of this host with --listen"),
-            ErrorKind::PermissionDenied => (sysexits::NO_PERMISSION, "choose a port above 1023 with --listen"),
+            ErrorKind::AddrInUse => {
+                (sysexits::UNAVAILABLE, "stop what listens there, or choose another with --listen")
+            }
+            ErrorKind::AddrNotAvailable => {
+                (sysexits::UNAVAILABLE, "choose an address of this host with --listen")
+            }
+            ErrorKind::PermissionDenied => {
+                (sysexits::NO_PERMISSION, "choose a port above 1023 with --listen")
+            }
             _ => (sysexits::OS_ERROR, "choose another address with --listen"),
         };
         Failure::new(code, format!("listen on {}: {error}; {remedy}", config.listen))
@@ -167,7 +174,10 @@ fn lock(directory: &Path) -> Result<File, Failure> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => {
-            let text = format!("data directory {}: another agent uses it; choose another with --data-dir", directory.display());
+            let text = format!(
+                "data directory {}: another agent uses it; choose another with --data-dir",
+                directory.display()
+            );
             Err(Failure::new(sysexits::UNAVAILABLE, text))
         }
         Err(fs::TryLockError::Error(error)) => Err(failed("lock the data directory", &error)),
@@ -181,9 +191,8 @@ fn discover(config: &Config) -> Result<Mounts, Failure> {
         })
     };
     let (mountinfo, cgroups) = (read("/proc/self/mountinfo")?, read("/proc/cgroups").unwrap_or_default());
-    Mounts::discover(&mountinfo, &cgroups, &config.attribution.cgroup_root).map_err(|error| {
-        Failure::new(sysexits::UNAVAILABLE, format!("cgroup hierarchies: {error}"))
-    })
+    Mounts::discover(&mountinfo, &cgroups, &config.attribution.cgroup_root)
+        .map_err(|error| Failure::new(sysexits::UNAVAILABLE, format!("cgroup hierarchies: {error}")))
 }
 
 /// What the kernel side is to be, on this host.
@@ -214,7 +223,9 @@ fn load(config: &Config, mounts: &Mounts) -> Result<Kernel, Failure> {
     let missing = privileges::missing(privileges::REQUIRED);
     if !missing.is_empty() {
         let names = missing.iter().map(|cap| cap.name()).collect::<Vec<_>>().join(", ");
-        let text = format!("privileges: {names} missing; run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN");
+        let text = format!(
+            "privileges: {names} missing; run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+        );
         return Err(Failure::new(sysexits::NO_PERMISSION, text));
     }
     let kernel = Kernel::load(&options(&config.kernel, mounts)).map_err(|error| {
@@ -242,9 +253,23 @@ fn load(config: &Config, mounts: &Mounts) -> Result<Kernel, Failure> {
     Ok(kernel)
 }
 
+/// Loads and attaches the programs, and lets them go again: what `doctor` says of them.
+#[must_use]
+pub fn try_programs(config: &Config) -> Vec<doctor::Check> {
+    // Without the hierarchies or the rights there is nothing to try, and the other checks say so.
+    if !privileges::missing(privileges::REQUIRED).is_empty() {
+        return Vec::new();
+    }
+    let Ok(mounts) = discover(config) else { return Vec::new() };
+    doctor::loaded(&Kernel::load(&options(&config.kernel, &mounts)))
+}
+
 fn drop_privileges() -> Result<(), Failure> {
     privileges::drop_all().map_err(|error| {
-        Failure::new(sysexits::OS_ERROR, format!("give up capabilities: {error}; the agent does not run with them"))
+        Failure::new(
+            sysexits::OS_ERROR,
+            format!("give up capabilities: {error}; the agent does not run with them"),
+        )
     })
 }
 
@@ -268,7 +293,11 @@ fn own_families(pulse: &Pulse) -> Vec<Family> {
     let one = |desc, labels, value| Family { desc, series: vec![Series::number(labels, value)] };
     vec![
         one(&BUILD_INFO, build, 1.0),
-        one(&TASK_PANICS, Labels::fixed(&[("task", "pipeline")]), float(pulse.panics.load(Ordering::Relaxed))),
+        one(
+            &TASK_PANICS,
+            Labels::fixed(&[("task", "pipeline")]),
+            float(pulse.panics.load(Ordering::Relaxed)),
+        ),
         one(&TICKS, Labels::none(), float(pulse.ticks.load(Ordering::Relaxed))),
     ]
 }

@@ -1,13 +1,14 @@
 //! Arguments and exit codes.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use telemetry_agent::app::{self, Failure};
-use telemetry_agent::config::{Config, Overrides};
-use telemetry_agent::{logging, sysexits};
+use telemetry_agent::config::{self, Config, Overrides};
+use telemetry_agent::doctor::{self, Form};
+use telemetry_agent::{bpf, logging, sysexits};
 
 /// Counts in the kernel, names every count, answers questions about it.
 #[derive(Parser)]
@@ -28,8 +29,8 @@ enum Command {
         #[command(flatten)]
         options: Options,
         /// How to print the checks.
-        #[arg(long, value_enum, default_value_t = Form::Text)]
-        format: Form,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
     },
 }
 
@@ -47,7 +48,7 @@ struct Options {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Form {
+enum Format {
     Text,
     Json,
 }
@@ -83,13 +84,35 @@ fn configure(options: &Options) -> Result<Config, Failure> {
     let config = options.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load);
     config
         .and_then(|config| config.overridden(flags))
+        .and_then(|config| known_programs(config, options.config.as_deref()))
         .map_err(|error| Failure::new(error.exit_code(), error.to_string()))
 }
 
-fn examine(options: &Options, format: Form) -> ExitCode {
+/// Refuses names of programs that there are none of: only the kernel side can tell.
+fn known_programs(config: Config, file: Option<&Path>) -> Result<Config, config::Error> {
+    let unknown =
+        config.kernel.disable_programs.iter().find(|name| !bpf::program_names().any(|known| known == *name));
+    match unknown {
+        None => Ok(config),
+        Some(name) => {
+            let known = bpf::program_names().collect::<Vec<_>>().join(", ");
+            let what = format!("no program is called {name:?}; there are {known}");
+            Err(config::Error::refused(file, "kernel.disable_programs", what))
+        }
+    }
+}
+
+fn examine(options: &Options, format: Format) -> ExitCode {
     let config = configure(options);
-    let _ = (config, format);
-    ExitCode::from(3)
+    // The programs are tried for real where the configuration says which.
+    let tried = config.as_ref().map(app::try_programs).unwrap_or_default();
+    let form = match format {
+        Format::Text => Form::Text,
+        Format::Json => Form::Json,
+    };
+    let (text, code) = doctor::run(config.map_err(|failure| failure.message), tried, form);
+    print(&text);
+    ExitCode::from(code)
 }
 
 /// One clear line, whatever the message holds.

@@ -38,7 +38,8 @@ A series begins when something is first counted and ends a while after its owner
 /// Every description, in the order of their names.
 #[must_use]
 pub fn all() -> Vec<&'static Desc> {
-    let mut all: Vec<&'static Desc> = signal::SIGNALS.iter().flat_map(|entry| entry.metrics).copied().collect();
+    let mut all: Vec<&'static Desc> =
+        signal::SIGNALS.iter().flat_map(|entry| entry.metrics).copied().collect();
     all.extend(signal::health::METRICS);
     all.extend(pipeline::METRICS);
     all.extend(host::process::METRICS);
@@ -55,7 +56,10 @@ pub fn page() -> String {
     let mut page = INTRO.to_owned();
     for (title, scope) in [("Owners", Scope::Owner), ("The node", Scope::Node), ("The agent", Scope::Agent)] {
         // Writing to a String cannot fail.
-        let _ = write!(page, "\n## {title}\n\n| name | type | labels | at most | from | meaning |\n|---|---|---|---|---|---|\n");
+        let _ = write!(
+            page,
+            "\n## {title}\n\n| name | type | labels | at most | from | meaning |\n|---|---|---|---|---|---|\n"
+        );
         for desc in all().into_iter().filter(|desc| desc.scope == scope) {
             let kind = match desc.kind {
                 Kind::Counter => "counter",
@@ -65,7 +69,8 @@ pub fn page() -> String {
             };
             let labels: Vec<_> = desc.labels.iter().map(|label| format!("`{label}`")).collect();
             let Desc { name, bound, source, help, .. } = desc;
-            let _ = writeln!(page, "| `{name}` | {kind} | {} | {bound} | {source} | {help} |", labels.join(", "));
+            let _ =
+                writeln!(page, "| `{name}` | {kind} | {} | {bound} | {source} | {help} |", labels.join(", "));
         }
     }
     page

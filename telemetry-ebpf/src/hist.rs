@@ -99,7 +99,11 @@ mod tests {
         };
         let (mut left, mut right) = (power(ns), power(1_000_000_000));
         let shift = i.unsigned_abs();
-        if i >= 0 { right.shift(shift) } else { left.shift(shift) }
+        if i >= 0 {
+            right.shift(shift)
+        } else {
+            left.shift(shift)
+        }
         left <= right
     }
 
@@ -157,7 +161,11 @@ mod tests {
             assert_eq!(bin_of(bound) as i32, 4 * (octave - LOW_OCTAVE), "2^{octave} s");
             assert_eq!(bin_of(bound + 1), bin_of(bound) + 1);
         }
-        assert_eq!(bin_of(1_000_000_000 / 512) as i32, 4 * (-9 - LOW_OCTAVE), "2^-9 s is a whole number of ns");
+        assert_eq!(
+            bin_of(1_000_000_000 / 512) as i32,
+            4 * (-9 - LOW_OCTAVE),
+            "2^-9 s is a whole number of ns"
+        );
     }
 
     #[test]

@@ -131,4 +131,3 @@ abi! {
         pub reserved: [u64; 3],
     }
 }
-

@@ -90,7 +90,9 @@ impl Btf {
         while at < end {
             let info = word(&data, at.saturating_add(4)).ok_or(Error::Form("cut short in a type"))?;
             types.push(u32::try_from(at).map_err(|_| Error::Form("larger than 4 GiB"))?);
-            at = at.saturating_add(TYPE_BYTES).saturating_add(trailer(info).ok_or(Error::Form("unknown kind"))?);
+            at = at
+                .saturating_add(TYPE_BYTES)
+                .saturating_add(trailer(info).ok_or(Error::Form("unknown kind"))?);
         }
         Ok(Self { data, types, strings })
     }
@@ -165,7 +167,9 @@ impl Btf {
     fn plain(&self, mut id: u32) -> Option<u32> {
         for _ in 0..DEPTH_MAX {
             match self.kind(id)? {
-                KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG => id = self.target(id)?,
+                KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG => {
+                    id = self.target(id)?
+                }
                 _ => return Some(id),
             }
         }
@@ -258,7 +262,8 @@ mod tests {
         ]
         .concat();
         let type_bytes: Vec<u8> = types.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let (types_len, strings_len) = (type_bytes.len() as u32, strings.len() as u32);
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
+        let (types_len, strings_len) = (length(&type_bytes), length(strings));
         let header = [0x0001_eb9f, 24, 0, types_len, types_len, strings_len];
         let mut file: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
         file.extend(type_bytes);

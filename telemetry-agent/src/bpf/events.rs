@@ -74,7 +74,7 @@ mod tests {
         let mut bytes = kind.to_ne_bytes().to_vec();
         bytes.extend(7_u32.to_ne_bytes());
         bytes.extend(id.to_ne_bytes());
-        bytes.extend((path.len() as u32).to_ne_bytes());
+        bytes.extend(u32::try_from(path.len()).unwrap().to_ne_bytes());
         bytes.extend([0; 4]);
         bytes.extend(path);
         bytes

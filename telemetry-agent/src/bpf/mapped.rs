@@ -36,7 +36,7 @@ impl<T: Abi> Mapped<T> {
     ///
     /// If the kernel refuses.
     pub fn new(map: BorrowedFd<'_>, entries: u32, access: Access) -> std::io::Result<Self> {
-        const { assert!(size_of::<T>() % 8 == 0, "array cells are multiples of eight bytes") };
+        const { assert!(size_of::<T>().is_multiple_of(8), "array cells are multiples of eight bytes") };
         let bytes = usize::try_from(entries).unwrap_or(usize::MAX).saturating_mul(size_of::<T>());
         let protection = match access {
             Access::Read => libc::PROT_READ,
@@ -50,7 +50,8 @@ impl<T: Abi> Mapped<T> {
         if base == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error());
         }
-        let base = NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mmap gave a null address"))?;
+        let base =
+            NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mmap gave a null address"))?;
         Ok(Self { base, bytes, entries, kind: PhantomData })
     }
 
@@ -85,7 +86,7 @@ impl<T: Abi> Mapped<T> {
 
     fn atomic(&self, index: u32, offset: usize) -> Option<&AtomicU64> {
         let cell = self.cell(index)?.cast::<u8>();
-        if offset % 8 != 0 || offset + 8 > size_of::<T>() {
+        if !offset.is_multiple_of(8) || offset + 8 > size_of::<T>() {
             return None;
         }
         // SAFETY: inside the cell by the test above.

@@ -19,8 +19,8 @@ pub use events::{CgroupEvent, Events};
 pub use info::ProgramRuns;
 pub use mapped::Mapped;
 pub use object::{
-    Block, Error, Family, HierarchyTags, Kernel, MapState, Network, Options, Program, ProgramState, Scheduler,
-    available,
+    Block, Error, Family, HierarchyTags, Kernel, MapState, Network, Options, Program, ProgramState,
+    Scheduler, available, program_names,
 };
 pub use slots::{Cells, Slots};
 

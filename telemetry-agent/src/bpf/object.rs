@@ -83,9 +83,22 @@ static PROGRAMS: &[Program] = &[
     tracepoint("sched_migrate_task", Family::Scheduler),
     tracepoint("block_rq_complete", Family::Block),
     tracepoint("inet_sock_set_state", Family::Network),
-    Program { name: "skb_receive", kind: Hook::SkbIngress, ..tracepoint("cgroup_skb/ingress", Family::Network) },
-    Program { name: "skb_transmit", kind: Hook::SkbEgress, ..tracepoint("cgroup_skb/egress", Family::Network) },
+    Program {
+        name: "skb_receive",
+        kind: Hook::SkbIngress,
+        ..tracepoint("cgroup_skb/ingress", Family::Network)
+    },
+    Program {
+        name: "skb_transmit",
+        kind: Hook::SkbEgress,
+        ..tracepoint("cgroup_skb/egress", Family::Network)
+    },
 ];
+
+/// The name of every program, for whoever wants to leave one out.
+pub fn program_names() -> impl Iterator<Item = &'static str> {
+    PROGRAMS.iter().map(|program| program.name)
+}
 
 /// What to load, and what the host looks like.
 #[derive(Debug, Clone)]
@@ -487,7 +500,8 @@ fn line(error: &dyn std::error::Error) -> String {
     }
     let noise = ["processed ", "verification time ", "stack depth ", ": "];
     let mut lines = text.lines().map(str::trim);
-    let mut lines = lines.by_ref().filter(|line| !line.is_empty() && !noise.iter().any(|start| line.starts_with(start)));
+    let mut lines =
+        lines.by_ref().filter(|line| !line.is_empty() && !noise.iter().any(|start| line.starts_with(start)));
     let first = lines.next().unwrap_or_default().to_owned();
     match lines.next_back() {
         Some(last) => format!("{first} … {last}"),

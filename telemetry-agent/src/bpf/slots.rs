@@ -94,7 +94,11 @@ impl Slots {
         match slot {
             SLOT_OVERFLOW => OwnerKey::Overflow,
             SLOT_KERNEL => OwnerKey::Kernel,
-            _ => self.meta.get(slot).and_then(|meta| cgroup(meta.key)).map_or(OwnerKey::Overflow, OwnerKey::Cgroup),
+            _ => self
+                .meta
+                .get(slot)
+                .and_then(|meta| cgroup(meta.key))
+                .map_or(OwnerKey::Overflow, OwnerKey::Cgroup),
         }
     }
 
@@ -117,7 +121,9 @@ impl Slots {
         let mut living = Vec::new();
         for slot in SLOT_FIRST..self.meta.entries() {
             let Some(meta) = self.meta.get(slot) else { continue };
-            let Some(life) = usize::try_from(slot).ok().and_then(|slot| self.lives.get_mut(slot)) else { continue };
+            let Some(life) = usize::try_from(slot).ok().and_then(|slot| self.lives.get_mut(slot)) else {
+                continue;
+            };
             if meta.key != 0 && meta.born_ns != life.born_ns {
                 *life = Life { key: meta.key, born_ns: meta.born_ns, stage: Stage::Live, moved: true };
             }

@@ -3,7 +3,8 @@
 use telemetry_model::{Desc, Family, Kind, Labels, Scope, Series, Unit, float};
 
 /// Everything this module can say.
-pub static METRICS: &[&Desc] = &[&CPU, &RESIDENT, &VIRTUAL, &VIRTUAL_MAX, &OPEN_FDS, &MAX_FDS, &START, &THREADS];
+pub static METRICS: &[&Desc] =
+    &[&CPU, &RESIDENT, &VIRTUAL, &VIRTUAL_MAX, &OPEN_FDS, &MAX_FDS, &START, &THREADS];
 
 const fn desc(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Desc {
     Desc { name, kind, unit, help, scope: Scope::Agent, labels: &[], bound: "1", source: "/proc/self" }
@@ -34,7 +35,8 @@ static START: Desc = desc(
     Unit::Seconds,
     "Start time of the process since unix epoch in seconds.",
 );
-static THREADS: Desc = desc("process_threads", Kind::Gauge, Unit::None, "Number of OS threads in the process.");
+static THREADS: Desc =
+    desc("process_threads", Kind::Gauge, Unit::None, "Number of OS threads in the process.");
 
 /// `USER_HZ`, part of the kernel's ABI.
 const TICKS_PER_SECOND: f64 = 100.0;

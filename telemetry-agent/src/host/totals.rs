@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn sectors_read_written_and_discarded_are_bytes() {
-        let diskstats = " 254 0 vda 10 0 2 0 20 0 3 0 0 0 0 5 0 4 0 0 0\n   7 0 loop0 1 0 8 0 0 0 0 0 0 0 0\n cut 1\n";
+        let diskstats =
+            " 254 0 vda 10 0 2 0 20 0 3 0 0 0 0 5 0 4 0 0 0\n   7 0 loop0 1 0 8 0 0 0 0 0 0 0 0\n cut 1\n";
         let bytes = block_bytes(diskstats);
         assert_eq!(bytes.get("vda"), Some(&((2 + 3 + 4) * 512)));
         assert_eq!(bytes.get("loop0"), Some(&(8 * 512)), "kernels before 4.18 have no discards");

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use telemetry_model::clock::Timestamp;
 use telemetry_model::{
-    Desc, Family, Histogram, Increment, Kind, Label, Labels, Layout, Row, Scope, Series, Unit, Value, float, seconds,
+    Desc, Family, Histogram, Increment, Kind, Label, Labels, Layout, Row, Scope, Series, Unit, Value, float,
+    seconds,
 };
 
 use super::series::Totals;

@@ -95,7 +95,9 @@ impl Totals {
     pub fn families(&self) -> Vec<Family> {
         let mut families: HashMap<&'static str, Family> = HashMap::new();
         for total in self.series.values() {
-            let family = families.entry(total.desc.name).or_insert_with(|| Family { desc: total.desc, series: Vec::new() });
+            let family = families
+                .entry(total.desc.name)
+                .or_insert_with(|| Family { desc: total.desc, series: Vec::new() });
             let value = match &total.value {
                 Sum::Count(raw) => Value::Number(total.desc.value_of(*raw)),
                 Sum::Bins(histogram) => Value::Histogram(Arc::clone(histogram)),
@@ -173,10 +175,15 @@ mod tests {
     }
 
     fn values(totals: &Totals) -> Vec<(String, f64)> {
-        let mut values: Vec<_> = totals.families().into_iter().flat_map(|family| family.series).map(|series| {
-            let Value::Number(value) = series.value else { panic!("a counter") };
-            (series.labels.get("unit").unwrap_or_default().to_owned(), value)
-        }).collect();
+        let mut values: Vec<_> = totals
+            .families()
+            .into_iter()
+            .flat_map(|family| family.series)
+            .map(|series| {
+                let Value::Number(value) = series.value else { panic!("a counter") };
+                (series.labels.get("unit").unwrap_or_default().to_owned(), value)
+            })
+            .collect();
         values.sort_by(|a, b| a.0.cmp(&b.0));
         values
     }

@@ -129,7 +129,11 @@ impl Signal for Block {
                 },
             };
             let shards = (0..kernel.block_shards).map(|shard| shard * cells + index);
-            let word = |offset| shards.clone().fold(0_u64, |sum, cell| sum.wrapping_add(kernel.block.cells.word(cell, offset)));
+            let word = |offset| {
+                shards
+                    .clone()
+                    .fold(0_u64, |sum, cell| sum.wrapping_add(kernel.block.cells.word(cell, offset)))
+            };
             let last = self.last.get(index);
             // A flush moves no bytes, a part of a request ends no operation.
             if word(offset_of!(BlockCell, operations)) == last.operations
@@ -234,7 +238,8 @@ fn device_name(device: u32) -> String {
     }
     let (major, minor) = major_minor(device);
     let link = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok();
-    let name = link.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
+    let name =
+        link.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
     // The kernel writes `!` where a device's name has `/`.
     name.map_or_else(|| format!("{major}:{minor}"), |name| name.replace('!', "/"))
 }
@@ -242,8 +247,20 @@ fn device_name(device: u32) -> String {
 /// `blk_status_t` as the kernel names it; numbers above 13 differ between versions and stay numbers.
 fn status_name(status: u16) -> String {
     const NAMES: [&str; 14] = [
-        "ok", "notsupp", "timeout", "nospc", "transport", "target", "resv_conflict", "medium", "protection",
-        "resource", "ioerr", "dm_requeue", "again", "dev_resource",
+        "ok",
+        "notsupp",
+        "timeout",
+        "nospc",
+        "transport",
+        "target",
+        "resv_conflict",
+        "medium",
+        "protection",
+        "resource",
+        "ioerr",
+        "dm_requeue",
+        "again",
+        "dev_resource",
     ];
     NAMES.get(usize::from(status)).map_or_else(|| status.to_string(), |&name| name.to_owned())
 }

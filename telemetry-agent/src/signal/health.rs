@@ -33,7 +33,16 @@ const fn desc(
     bound: &'static str,
     help: &'static str,
 ) -> Desc {
-    Desc { name, kind, unit, help, scope: Scope::Agent, labels, bound, source: "the kernel side's own counters" }
+    Desc {
+        name,
+        kind,
+        unit,
+        help,
+        scope: Scope::Agent,
+        labels,
+        bound,
+        source: "the kernel side's own counters",
+    }
 }
 
 static PROGRAM_INFO: Desc = desc(
@@ -209,9 +218,10 @@ fn map_families(kernel: &Kernel) -> Vec<Family> {
             .map(|(map, count)| Series::number(Labels::fixed(&[("map", map)]), count_of(count)))
             .into(),
     };
-    let bytes = kernel.maps.iter().map(|map| {
-        Series::number(Labels::new(vec![Label::new("map", map.name.clone())]), float(map.bytes))
-    });
+    let bytes = kernel
+        .maps
+        .iter()
+        .map(|map| Series::number(Labels::new(vec![Label::new("map", map.name.clone())]), float(map.bytes)));
     let capacity = |count: u32| usize::try_from(count).unwrap_or_default();
     vec![
         pair(&MAP_ENTRIES, kernel.slots.used(), kernel.block.keys.used()),
@@ -220,11 +230,14 @@ fn map_families(kernel: &Kernel) -> Vec<Family> {
     ]
 }
 
+/// One of the loss counters.
+type Pick = fn(&Losses) -> u64;
+
 fn loss_families(kernel: &Kernel) -> Vec<Family> {
-    let sum = |pick: fn(&Losses) -> u64| {
+    let sum = |pick: Pick| {
         float((0..kernel.cpus).filter_map(|cpu| kernel.losses.get(cpu)).map(|losses| pick(&losses)).sum())
     };
-    let reasons: [(&'static str, fn(&Losses) -> u64); 9] = [
+    let reasons: [(&'static str, Pick); 9] = [
         ("no_slot", |losses| losses.slot_none),
         ("slot_refused", |losses| losses.slot_refused),
         ("id_too_wide", |losses| losses.id_too_wide),

@@ -137,7 +137,8 @@ static NO_CONNECTIONS: TcpCell = TcpCell {
 
 /// Opens the family if packets or connections are counted.
 pub fn open(kernel: &Kernel) -> Option<Box<dyn Signal>> {
-    let attached = ["skb_receive", "skb_transmit", "inet_sock_set_state"].iter().any(|name| kernel.attached(name));
+    let attached =
+        ["skb_receive", "skb_transmit", "inet_sock_set_state"].iter().any(|name| kernel.attached(name));
     if !attached {
         return None;
     }
@@ -168,7 +169,8 @@ impl Network {
         let slots = kernel.slots.capacity();
         let cells = &kernel.network.packets;
         let last = self.packets.get(slot);
-        let now = (0..kernel.cpus).filter_map(|cpu| cells.get(cpu * slots + slot)).fold(NO_PACKETS, add_packets);
+        let now =
+            (0..kernel.cpus).filter_map(|cpu| cells.get(cpu * slots + slot)).fold(NO_PACKETS, add_packets);
         if now.packets == last.packets {
             return;
         }
@@ -193,12 +195,17 @@ impl Network {
         let last = self.connections.get(slot);
         // Established, failed and closed are the first nine words; nothing else moves without one of them.
         let head = offset_of!(TcpCell, payload) / 8;
-        let word = |at: usize| (0..kernel.tcp_shards).fold(0_u64, |sum, shard| sum.wrapping_add(cells.word(shard * slots + slot, 8 * at)));
+        let word = |at: usize| {
+            (0..kernel.tcp_shards)
+                .fold(0_u64, |sum, shard| sum.wrapping_add(cells.word(shard * slots + slot, 8 * at)))
+        };
         let before = last.established.iter().chain(&last.failures).chain(&last.closed);
         if (0..head).map(word).eq(before.copied()) {
             return;
         }
-        let now = (0..kernel.tcp_shards).filter_map(|shard| cells.get(shard * slots + slot)).fold(NO_CONNECTIONS, add_connections);
+        let now = (0..kernel.tcp_shards)
+            .filter_map(|shard| cells.get(shard * slots + slot))
+            .fold(NO_CONNECTIONS, add_connections);
         kernel.slots.moved(slot);
         let owner = kernel.slots.owner(slot);
         emit_connections(&self.names, owner, &now, last, batch);
@@ -217,7 +224,14 @@ fn emit_connections(names: &Names, owner: OwnerKey, now: &TcpCell, last: &TcpCel
     pairs(&PAYLOAD, &names.directions, &now.payload, &last.payload, batch);
     count(batch, owner, &RETRANSMITS, &names.data, now.retransmits.wrapping_sub(last.retransmits));
     let connect_sum = now.connect_ns.wrapping_sub(last.connect_ns);
-    observe(batch, owner, &CONNECT_LATENCY, &names.ok, differences(&now.connects, &last.connects), connect_sum);
+    observe(
+        batch,
+        owner,
+        &CONNECT_LATENCY,
+        &names.ok,
+        differences(&now.connects, &last.connects),
+        connect_sum,
+    );
     let lives = now.lifetimes.iter().zip(&last.lifetimes);
     let sums = now.lifetime_ns.iter().zip(last.lifetime_ns);
     for (labels, ((now, last), (sum, before))) in names.roles.iter().zip(lives.zip(sums)) {

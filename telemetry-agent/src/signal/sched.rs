@@ -111,7 +111,9 @@ impl Signal for Sched {
             let cells = &kernel.scheduler.cells;
             let column = |cpu: u32| cpu * slots + slot;
             // Most owners do nothing in most ticks: two words a CPU say so.
-            let word = |offset| (0..kernel.cpus).fold(0_u64, |sum, cpu| sum.wrapping_add(cells.word(column(cpu), offset)));
+            let word = |offset| {
+                (0..kernel.cpus).fold(0_u64, |sum, cpu| sum.wrapping_add(cells.word(column(cpu), offset)))
+            };
             let last = self.last.get(slot);
             let moves = (0..3).map(|scope| word(offset_of!(SchedCell, migrations) + 8 * scope));
             if word(offset_of!(SchedCell, oncpu_ns)) == last.oncpu_ns && moves.eq(last.migrations) {
@@ -132,7 +134,8 @@ impl Sched {
         let last = self.last.get(slot);
         let oncpu = now.oncpu_ns.wrapping_sub(last.oncpu_ns);
         let grown = (now.user_ns.wrapping_sub(last.user_ns), now.system_ns.wrapping_sub(last.system_ns));
-        let user = if slot == SLOT_KERNEL { 0 } else { user_part(oncpu, grown, (now.user_ns, now.system_ns)) };
+        let user =
+            if slot == SLOT_KERNEL { 0 } else { user_part(oncpu, grown, (now.user_ns, now.system_ns)) };
         count(batch, owner, &CPU_SECONDS, &self.user, user);
         count(batch, owner, &CPU_SECONDS, &self.system, oncpu - user);
         let wait = now.wait_ns.wrapping_sub(last.wait_ns);
