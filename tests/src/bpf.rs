@@ -26,6 +26,8 @@ pub struct Program {
     pub run_ns: u64,
     /// Runs while statistics were on.
     pub runs: u64,
+    /// Events it was not run for, because it ran already on that CPU.
+    pub misses: u64,
 }
 
 /// `struct bpf_prog_info` as far as `recursion_misses`.
@@ -66,6 +68,7 @@ struct Info {
     tags: u64,
     run_ns: u64,
     runs: u64,
+    misses: u64,
 }
 
 /// Statistics are on while this lives.
@@ -163,7 +166,7 @@ pub fn program(id: u32) -> Result<Program> {
     }
     let name = info.name.split(|&byte| byte == 0).next().unwrap_or_default();
     let name = String::from_utf8_lossy(name).into_owned();
-    Ok(Program { id: info.id, name, run_ns: info.run_ns, runs: info.runs })
+    Ok(Program { id: info.id, name, run_ns: info.run_ns, runs: info.runs, misses: info.misses })
 }
 
 /// The attributes of `BPF_OBJ_GET_INFO_BY_FD`.

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -237,20 +237,61 @@ impl Drop for Crowd {
     }
 }
 
+/// What a burner used, by the kernel's account of the process. What it ran before it was all in its cgroup may count
+/// for either side, so that the truth is an interval, usually of some tens of microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Burnt {
+    /// Seconds since it had entered its cgroup.
+    pub least_s: f64,
+    /// Seconds since it was made.
+    pub most_s: f64,
+}
+
+// === impl Burnt ===
+
+impl Burnt {
+    /// Holds a figure of the page to it, within 1 % or a fifth of a millisecond.
+    ///
+    /// # Errors
+    /// If it is farther off.
+    pub fn holds(&self, what: &str, figure: f64) -> Result<()> {
+        const SLACK_S: f64 = 0.0002;
+        let least = self.least_s - (self.least_s * 0.01).max(SLACK_S);
+        let most = self.most_s + (self.most_s * 0.01).max(SLACK_S);
+        if (least..=most).contains(&figure) {
+            return Ok(());
+        }
+        bail!("{what}: page {figure}, truth {:.6} to {:.6}", self.least_s, self.most_s);
+    }
+}
+
+impl std::ops::AddAssign for Burnt {
+    fn add_assign(&mut self, other: Self) {
+        self.least_s += other.least_s;
+        self.most_s += other.most_s;
+    }
+}
+
 /// A process that lives only to burn `cpu_ms` of CPU time in a cgroup: no exec, so that its life is short.
-/// Returns what the kernel says it used, to the microsecond, its start and end included.
 ///
 /// # Errors
 /// If it cannot be made, or could not enter the cgroup.
-pub fn burn(cgroup: &Cgroup, cpu_ms: i64) -> Result<f64> {
+pub fn burn(cgroup: &Cgroup, cpu_ms: i64) -> Result<Burnt> {
     let doors = cgroup.doors()?;
+    let (mut entered, tell) = UnixStream::pair().context("socket pair")?;
     // SAFETY: the child makes system calls only (see `burn_and_exit`), as a fork of a threaded process must.
     let pid = unsafe { libc::fork() };
     match pid {
-        -1 => Err(io::Error::last_os_error()).context("fork"),
-        0 => burn_and_exit(&doors, cpu_ms),
-        pid => reap(pid),
+        -1 => return Err(io::Error::last_os_error()).context("fork"),
+        0 => burn_and_exit(&doors, cpu_ms, &tell),
+        _ => {}
     }
+    drop(tell);
+    let most_s = reap(pid)?;
+    let mut before_ns = [0; 8];
+    entered.read_exact(&mut before_ns).context("hear from the burner")?;
+    let before_s = Duration::from_nanos(u64::from_ne_bytes(before_ns)).as_secs_f64();
+    Ok(Burnt { least_s: most_s - before_s, most_s })
 }
 
 /// Binds the calling thread to one CPU.
@@ -297,15 +338,26 @@ fn walk_and_sleep(doors: &[File], period: Duration) -> ! {
     }
 }
 
-fn burn_and_exit(doors: &[File], cpu_ms: i64) -> ! {
+fn burn_and_exit(doors: &[File], cpu_ms: i64, tell: &UnixStream) -> ! {
     let code = i32::from(enter(doors).is_err());
-    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    while code == 0 && used.tv_sec * 1000 + used.tv_nsec / 1_000_000 < cpu_ms {
-        // SAFETY: `used` is a timespec of ours; the clock exists on every kernel.
-        unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut used) };
-    }
+    // A new stay on a CPU begins here: what a running task is charged for while it moves has a test of its own.
+    let pause = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+    // SAFETY: `pause` is a timespec of ours; the null pointer says that the rest is not wanted.
+    unsafe { libc::nanosleep(&raw const pause, std::ptr::null_mut()) };
+    let before = cpu_ns().to_ne_bytes();
+    // SAFETY: the descriptor is open and the bytes are there.
+    unsafe { libc::write(tell.as_raw_fd(), before.as_ptr().cast(), before.len()) };
+    while code == 0 && cpu_ns() < cpu_ms * 1_000_000 {}
     // SAFETY: ends the process without running anything of the parent's.
     unsafe { libc::_exit(code) }
+}
+
+/// CPU time of this process.
+fn cpu_ns() -> i64 {
+    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `used` is a timespec of ours; the clock exists on every kernel.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut used) };
+    used.tv_sec * 1_000_000_000 + used.tv_nsec
 }
 
 fn reap(pid: i32) -> Result<f64> {

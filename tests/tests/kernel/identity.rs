@@ -5,33 +5,29 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use telemetry_tests::agent::{Agent, Settings};
 use telemetry_tests::cgroup::{Cgroup, raw_name};
-use telemetry_tests::host::{claim, kernel_test, near, scaled_seconds};
+use telemetry_tests::host::{claim, kernel_test};
 use telemetry_tests::page::Page;
-use telemetry_tests::workload::{Workload, burn};
+use telemetry_tests::workload::{Burnt, Workload, burn};
 
 const CPU: &str = "kernel_cpu_seconds_total";
 const OTHER: &str = "_other";
 
-/// What a burner may have run before it entered its cgroup, in seconds.
-const ENTRY_S: f64 = 0.002;
-
-/// A cgroup that was, and the CPU seconds the kernel says its one process used.
+/// A cgroup that was, and what the kernel says its one process used.
 struct Past {
     unit: String,
-    cpu_s: f64,
+    burnt: Burnt,
 }
 
 /// Makes a cgroup, burns CPU time in it, removes it.
 fn short_life(name: &str, cpu_ms: i64) -> Result<Past> {
     let cgroup = Cgroup::new(name)?;
-    let past = Past { unit: cgroup.unit(), cpu_s: burn(&cgroup, cpu_ms)? };
+    let past = Past { unit: cgroup.unit(), burnt: burn(&cgroup, cpu_ms)? };
     cgroup.remove()?;
     Ok(past)
 }
 
 fn read_as_burnt(page: &Page, past: &Past) -> Result<()> {
-    let figure = page.sum(CPU, &[("unit", &past.unit)]);
-    near(&past.unit, figure, past.cpu_s, 0.01, scaled_seconds(ENTRY_S))
+    past.burnt.holds(&past.unit, page.sum(CPU, &[("unit", &past.unit)]))
 }
 
 #[test]
@@ -70,7 +66,7 @@ fn counts_of_cgroups_beyond_the_slots_stay_in_the_sum() {
 
 fn crowd(agent: &Agent, cgroups: &[Cgroup]) -> Result<()> {
     let page = agent.fresh()?;
-    let mut burnt = 0.0;
+    let mut burnt = Burnt::default();
     for cgroup in cgroups {
         burnt += burn(cgroup, 20)?;
     }
@@ -79,14 +75,11 @@ fn crowd(agent: &Agent, cgroups: &[Cgroup]) -> Result<()> {
     let mut named = 0.0;
     for cgroup in cgroups {
         let own = page_end.growth(&page, CPU, &[("unit", &cgroup.unit())]);
-        claim(own < 0.1 + scaled_seconds(ENTRY_S), || {
-            format!("{} has {own} s, of others too", cgroup.unit())
-        })?;
+        claim(own < 0.1, || format!("{} has {own} s, of others too", cgroup.unit()))?;
         named += own;
     }
     claim(other > 0.02 && named > 0.02, || format!("{named} s have a name, {other} s are of all others"))?;
-    let slack = scaled_seconds(ENTRY_S) * cgroups.len() as f64 / 4.0;
-    near("named and other CPU seconds", named + other, burnt, 0.01, slack)
+    burnt.holds("named and other CPU seconds", named + other)
 }
 
 #[test]
@@ -129,7 +122,7 @@ fn hostile_names_are_escaped_one_to_one_and_break_no_page() {
         for (bytes, printed) in names {
             let cgroup = Cgroup::new(raw_name(bytes))?;
             let unit = format!("/telemetry-test-{}/{printed}", std::process::id());
-            lives.push(Past { unit, cpu_s: burn(&cgroup, 20)? });
+            lives.push(Past { unit, burnt: burn(&cgroup, 20)? });
         }
         // Parsing the page is half of the test.
         let page = agent.fresh()?;
@@ -146,7 +139,7 @@ fn a_pods_cgroup_gives_pod_and_container_and_no_unit() {
         let burnt = burn(&cgroup, 50)?;
         let page = agent.fresh()?;
         let owner = [("pod_uid", pod), ("container_id", container.as_str()), ("unit", "")];
-        near("the container's CPU seconds", page.sum(CPU, &owner), burnt, 0.01, scaled_seconds(ENTRY_S))
+        burnt.holds("the container's CPU seconds", page.sum(CPU, &owner))
     });
 }
 
@@ -157,10 +150,9 @@ fn a_cgroup_below_a_unit_counts_for_the_unit() {
         let service = format!("telemetry-test-{}.service", std::process::id());
         let outer = Cgroup::new(&service)?;
         let inner = Cgroup::new(format!("{service}/worker"))?;
-        let burnt = burn(&outer, 30)? + burn(&inner, 30)?;
-        let page = agent.fresh()?;
-        let figure = page.sum(CPU, &[("unit", &service)]);
-        near("the unit's CPU seconds", figure, burnt, 0.01, scaled_seconds(2.0 * ENTRY_S))
+        let mut burnt = burn(&outer, 30)?;
+        burnt += burn(&inner, 30)?;
+        burnt.holds("the unit's CPU seconds", agent.fresh()?.sum(CPU, &[("unit", &service)]))
     });
 }
 
@@ -214,6 +206,6 @@ fn no_owner_loses_time_when_others_leave() {
             claim(now >= before, || format!("fell from {before} to {now}"))?;
             before = now;
         }
-        near("the lasting cgroup's CPU seconds", before, burnt, 0.01, scaled_seconds(21.0 * ENTRY_S / 4.0))
+        burnt.holds("the lasting cgroup's CPU seconds", before)
     });
 }

@@ -100,6 +100,27 @@ fn a_task_alone_on_its_cpu_is_read_while_it_runs() {
 }
 
 #[test]
+fn a_task_that_moves_while_it_runs_is_charged_to_its_new_cgroup() {
+    kernel_test(|| {
+        let agent = Settings::new().start()?;
+        let (old, new) = (Cgroup::new("before-the-move")?, Cgroup::new("after-the-move")?);
+        let mut hog = Workload::new("spin 2500").in_cgroup(&old)?.on_cpu(cpus() - 1).start()?;
+        hog.go()?;
+        std::thread::sleep(Duration::from_secs(1));
+        let at_move = proc::schedstat(hog.pid())?.run_s;
+        new.join(hog.pid())?;
+        hog.done()?;
+        let page = agent.fresh()?;
+        let total = proc::schedstat(hog.pid())?.run_s;
+        let (old, new) = (old.unit(), new.unit());
+        let of = |unit: &str| page.sum(CPU, &[("unit", unit)]);
+        // It may stay with the old one for a tick of the kernel, 10 ms at most, and what the move itself took.
+        near("before the move", of(&old), at_move, 0.01, scaled_seconds(0.015))?;
+        near("after the move", of(&new), total - at_move, 0.01, scaled_seconds(0.015))
+    });
+}
+
+#[test]
 fn switches_are_told_apart_as_proc_status_does() {
     kernel_test(|| {
         let agent = Settings::new().start()?;
