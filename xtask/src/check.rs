@@ -8,7 +8,7 @@ use crate::build_ebpf::{self, EbpfFeatures};
 use crate::cargo::{cargo, cargo_for_tests};
 use crate::results::Results;
 use crate::toolchain::{self, Toolchain};
-use crate::{shell, tidy};
+use crate::{setup, shell, tidy};
 
 /// Every check and the unit tests.
 ///
@@ -17,6 +17,7 @@ use crate::{shell, tidy};
 pub fn check() -> Result<()> {
     let mut results = Results::default();
     let toolchain = toolchain::ensure()?;
+    setup::ensure_components()?;
     build_ebpf::build_with(&toolchain, &EbpfFeatures::default())?;
     static_checks(&mut results, &toolchain);
     results.tests(

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::cargo::cargo;
 use crate::shell::Stream;
 use crate::{cache, paths, shell};
 
@@ -96,6 +97,26 @@ pub fn is_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     uids.and_then(|uids| uids.split_whitespace().nth(1)) == Some("0")
+}
+
+/// rustfmt and clippy, which rustup's minimal profile leaves out.
+///
+/// # Errors
+/// [`Missing`] where there is no rustup, else what rustup said.
+pub fn ensure_components() -> Result<()> {
+    const COMPONENTS: [(&str, &str); 2] = [("fmt", "rustfmt"), ("clippy", "clippy")];
+    let there = |subcommand: &str| shell::succeeds(&mut cargo(&[subcommand, "--version"]));
+    let absent = COMPONENTS.iter().filter(|(subcommand, _)| !there(subcommand));
+    let components: Vec<&str> = absent.map(|(_, component)| *component).collect();
+    if components.is_empty() {
+        return Ok(());
+    }
+    let Some(rustup) = shell::find_program("rustup") else {
+        let items = components.iter().map(|name| format!("{name} of the Rust toolchain")).collect();
+        return Err(Missing { items }.into());
+    };
+    say(format_args!("adding {}", components.join(" ")));
+    shell::quiet(Command::new(rustup).args(["component", "add"]).args(&components)).map(|_| ())
 }
 
 /// `prometheus` and `promtool`, for the tests that let the real ones read our pages.

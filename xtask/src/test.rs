@@ -17,6 +17,7 @@ const MATRIX: [&str; 2] = ["6.1", "6.12"];
 /// When set-up, a check or a test fails. What cannot run here is named instead.
 pub fn test() -> Result<()> {
     let toolchain = toolchain::ensure()?;
+    setup::ensure_components()?;
     setup::ensure(&setup::test_needs())?;
     setup::ensure_prometheus()?;
     build_ebpf::build_with(&toolchain, &EbpfFeatures::default())?;
@@ -54,8 +55,12 @@ fn unprivileged(targets: &[Target]) -> Vec<&str> {
     args
 }
 
+/// An error as the reason in a line of the report; what a command printed is in the output above.
 fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ")
+    let text = format!("{error:#}");
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.next_back().map_or_else(|| first.clone(), |last| format!("{first} … {last}"))
 }
 
 #[cfg(test)]
