@@ -113,7 +113,7 @@ abi! {
         pub event_lost: u64,
         /// Cgroup events written.
         pub event_sent: u64,
-        /// Switches whose leaving task was not the one seen entering; its stint is dropped.
+        /// Stays on a CPU whose beginning was not seen: counted from the kernel's own mark, without their wait.
         pub switch_missed: u64,
         /// Requests that found no block cell, counted in the overflow cell.
         pub block_cell_none: u64,

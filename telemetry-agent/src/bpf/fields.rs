@@ -37,6 +37,8 @@ pub const FIELDS: &[Field] = &[
     field("TASK_CGROUPS", &["task_struct.cgroups"]),
     field("TASK_RUN_DELAY", &["task_struct.sched_info.run_delay"]),
     field("TASK_SUM_EXEC", &["task_struct.se.sum_exec_runtime"]),
+    field("TASK_PREV_SUM_EXEC", &["task_struct.se.prev_sum_exec_runtime"]),
+    field("TASK_PRIO", &["task_struct.prio"]),
     field("TASK_UTIME", &["task_struct.utime"]),
     field("TASK_STIME", &["task_struct.stime"]),
     field("CSS_SET_DFL", &["css_set.dfl_cgrp"]),

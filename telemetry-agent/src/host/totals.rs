@@ -27,11 +27,15 @@ fn ticks_per_second() -> f64 {
     100.0
 }
 
-/// User, nice and system time of the line `cpu`. Time in interrupts is left out: it belongs to no task.
+/// User, nice and system time of the line `cpu`, and time in softirq where the kernel does not keep it apart: there it
+/// is part of what the interrupted task is said to have run. A kernel that does keep it apart counts hard interrupts
+/// too, so that their column tells.
 fn cpu_busy(stat: &str, ticks_per_second: f64) -> Option<f64> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let mut fields = line.split_ascii_whitespace().map_while(|field| field.parse::<u64>().ok());
-    let ticks: u64 = fields.by_ref().take(3).sum();
+    let tasks: u64 = fields.by_ref().take(3).sum();
+    let (irq, softirq) = (fields.nth(2).unwrap_or_default(), fields.next().unwrap_or_default());
+    let ticks = if irq == 0 { tasks + softirq } else { tasks };
     Some(telemetry_model::float(ticks) / ticks_per_second)
 }
 
@@ -52,9 +56,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn busy_time_is_user_nice_and_system() {
-        let stat = "cpu  100 20 30 4000 5 6 7 8 9 10\ncpu0 1 2 3 4\n";
-        assert_eq!(cpu_busy(stat, 100.0), Some(1.5));
+    fn busy_time_is_that_of_tasks_and_of_softirq_unless_kept_apart() {
+        let stat = |irq| format!("cpu  100 20 30 4000 5 {irq} 50 8 9 10\ncpu0 1 2 3 4\n");
+        assert_eq!(cpu_busy(&stat(6), 100.0), Some(1.5));
+        assert_eq!(cpu_busy(&stat(0), 100.0), Some(2.0));
         assert_eq!(cpu_busy("intr 5\n", 100.0), None);
     }
 

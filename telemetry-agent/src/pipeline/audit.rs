@@ -1,7 +1,8 @@
 //! The audit: our sum over owners beside the kernel's own total, since the agent's start.
 //!
-//! The books balance or the metric says so. CPU is compared with user, nice and system time of /proc/stat, which the
-//! kernel samples by the tick; block with the sectors of /proc/diskstats, of whole disks that both sides saw.
+//! The books balance or the metric says so. CPU is compared with the busy time of /proc/stat, which the kernel samples
+//! by the tick; block with the sectors of /proc/diskstats, of whole disks that both sides saw. The kernel's side is
+//! read right before ours, so that what happens between the two is little.
 
 use std::collections::HashMap;
 
@@ -30,6 +31,7 @@ const BLOCK_BYTES_MIN: f64 = 64e6;
 /// Where both ledgers stood at the start.
 pub(super) struct Audit {
     start: Kernel,
+    now: Kernel,
 }
 
 // === impl Audit ===
@@ -37,11 +39,17 @@ pub(super) struct Audit {
 impl Audit {
     /// Takes the kernel's totals as the beginning. Call it when the programs have just been attached.
     pub(super) fn new() -> Self {
-        Self { start: totals::read() }
+        let start = totals::read();
+        Self { now: start.clone(), start }
+    }
+
+    /// Reads the kernel's side. Call it right before the cells are read.
+    pub(super) fn read(&mut self) {
+        self.now = totals::read();
     }
 
     pub(super) fn family(&self, ours: &Totals) -> Family {
-        let now = totals::read();
+        let now = &self.now;
         let cpu = now.cpu_busy.zip(self.start.cpu_busy).map(|(now, start)| now - start);
         let seconds = telemetry_model::seconds(ours.grand("kernel_cpu_seconds_total"));
         let block = grown(&self.start.block_bytes, &now.block_bytes);

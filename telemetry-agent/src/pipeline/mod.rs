@@ -92,6 +92,7 @@ impl Pipeline {
         let at = Timestamp::of(SystemTime::now());
         self.take_events(now);
         let mut batch = Batch::default();
+        self.audit.read();
         let drained = self.parts.drains.drain(&mut batch);
         self.metrics.drained(&drained, lag);
         self.end_slots(now);

@@ -139,7 +139,7 @@ static LOST: Desc = desc(
     Unit::None,
     &["reason"],
     "9 reasons",
-    "Events that were counted elsewhere than they belong, or not at all: no_slot and no_cell are counted under _other, switch_missed drops one stay on a CPU, undated drops a latency, unseen and no_socket_memory drop a connection's totals.",
+    "Events that were counted elsewhere than they belong, or not at all: no_slot and no_cell are counted under _other, switch_missed drops a wait for a CPU, undated drops a latency, unseen and no_socket_memory drop a connection's totals.",
 );
 static SLOW: Desc = desc(
     "telemetry_agent_bpf_slot_slow_lookups_total",

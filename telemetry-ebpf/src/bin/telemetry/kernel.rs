@@ -18,6 +18,8 @@ globals! {
     TASK_CGROUPS,
     TASK_RUN_DELAY,
     TASK_SUM_EXEC,
+    TASK_PREV_SUM_EXEC,
+    TASK_PRIO,
     TASK_UTIME,
     TASK_STIME,
     CSS_SET_DFL,

@@ -25,6 +25,10 @@ static PLACES: Array<u32> = Array::with_max_entries(1, 0);
 /// Above any pid: tells a stint of pid 0 from one that was never set.
 const SEEN: u64 = 1 << 32;
 const TASK_RUNNING: u32 = 0;
+/// `MAX_RT_PRIO`: tasks with this priority and above are of the fair class.
+const FAIR_PRIORITIES: u32 = 100;
+/// No fair task stays longer without a tick having seen it; the mark of one that a BPF scheduler runs may be stale.
+const STINT_MAX_NS: u64 = 1_000_000_000;
 
 /// A CPU changes its task. `(bool preempt, prev, next[, unsigned int prev_state])`; interrupts are off.
 #[btf_tracepoint(function = "sched_switch")]
@@ -49,17 +53,10 @@ unsafe fn switch(preempt: u64, prev: u64, next: u64) -> i32 {
         let pid: u32 = field(prev, &TASK_PID);
         if pid != 0 {
             if (*stint).task == pid as u64 | SEEN {
-                if let Some(owner) = cell(&SCHED, cpu, CONFIG_SLOTS.load(), (*stint).slot) {
-                    let state: u32 = field(prev, &TASK_STATE);
-                    if preempt & 0xff != 0 || state == TASK_RUNNING {
-                        (*owner).involuntary += 1;
-                    } else {
-                        (*owner).voluntary += 1;
-                    }
-                    fold(owner, stint, prev);
-                }
+                leave(stint, cpu, preempt, prev);
             } else if (*stint).task != 0 {
-                lose!(switch_missed);
+                resume(stint, prev);
+                leave(stint, cpu, preempt, prev);
             }
         }
         let pid: u32 = field(next, &TASK_PID);
@@ -69,6 +66,42 @@ unsafe fn switch(preempt: u64, prev: u64, next: u64) -> i32 {
         }
         (*stint).task = pid as u64 | SEEN;
         0
+    }
+}
+
+/// Counts a switch away from `prev`, whose stint it is.
+#[inline(always)]
+unsafe fn leave(stint: *mut Stint, cpu: u32, preempt: u64, prev: u64) {
+    // SAFETY: cells are this CPU's, and interrupts are off; loads are typed.
+    unsafe {
+        let Some(owner) = cell(&SCHED, cpu, CONFIG_SLOTS.load(), (*stint).slot) else { return };
+        let state: u32 = field(prev, &TASK_STATE);
+        if preempt & 0xff != 0 || state == TASK_RUNNING {
+            (*owner).involuntary += 1;
+        } else {
+            (*owner).voluntary += 1;
+        }
+        fold(owner, stint, prev);
+    }
+}
+
+/// Takes up the stint of a task whose coming was not seen: some kernels do not trace every switch. Of a fair task the
+/// kernel itself keeps where its stay began; of others what was before is lost, and of all the wait.
+#[inline(never)]
+fn resume(stint: *mut Stint, task: u64) {
+    // SAFETY: this CPU's stint, interrupts off; loads are typed.
+    unsafe {
+        lose!(switch_missed);
+        (*stint).slot = task_slot(task);
+        begin(stint, task);
+        (*stint).wait_counted = 1;
+        let priority: u32 = field(task, &TASK_PRIO);
+        if priority >= FAIR_PRIORITIES {
+            let began: u64 = field(task, &TASK_PREV_SUM_EXEC);
+            if (*stint).sum_exec - began < STINT_MAX_NS {
+                (*stint).sum_exec = began;
+            }
+        }
     }
 }
 
@@ -140,6 +173,9 @@ pub fn hrtimer_expire_entry(context: BtfTracePointContext) -> i32 {
             (*stint).slot = task_slot(task);
             begin(stint, task);
             (*stint).wait_counted = 1;
+            (*stint).task = pid as u64 | SEEN;
+        } else {
+            resume(stint, task);
             (*stint).task = pid as u64 | SEEN;
         }
         0
