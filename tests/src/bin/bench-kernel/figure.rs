@@ -18,17 +18,16 @@ pub fn rounds(usual: usize) -> usize {
 /// # Errors
 /// If nobody reads.
 pub fn print(name: &str, value: f64, unit: &str, bar: Bar, peer: &str, samples: usize) -> Result<()> {
-    let line = json!({
-        "bench": "kernel",
-        "name": name,
-        "value": rounded(value),
-        "unit": unit,
-        "bar": bar.map_or(Value::Null, |bar| json!(bar)),
-        "ok": bar.is_none_or(|bar| value <= bar),
-        "peer": peer,
-        "samples": samples,
-    });
-    writeln!(std::io::stdout(), "{line}").context("print")
+    let ok = bar.is_none_or(|bar| value <= bar);
+    let bar = bar.map_or(Value::Null, |bar| json!(bar));
+    let (value, peer) = (json!(rounded(value)), json!(peer));
+    // By hand, because this order is the one that people read.
+    writeln!(
+        std::io::stdout(),
+        "{{\"bench\":\"kernel\",\"name\":\"{name}\",\"value\":{value},\"unit\":\"{unit}\",\"bar\":{bar},\"ok\":{ok},\
+         \"peer\":{peer},\"samples\":{samples}}}"
+    )
+    .context("print")
 }
 
 /// The quietest of the samples: noise only ever adds.

@@ -18,7 +18,7 @@ const PAGES: u32 = 50;
 const PAGE_SERIES: f64 = 2000.0;
 const IDLE_WINDOW: Duration = Duration::from_secs(20);
 
-/// A sweep in which every owner's cells moved, at two sizes.
+/// Sweeps over all families at two sizes: one in which every owner's cells moved, one in which none did.
 pub fn drain() -> Result<()> {
     for (owners, bar) in [(512_usize, None), (4096, Some(1000.0))] {
         let agent = Settings::new()
@@ -27,19 +27,23 @@ pub fn drain() -> Result<()> {
             .start()?;
         // Everybody wakes in every tick; the period leaves the CPUs time for it.
         let crowd = Crowd::new(owners, Duration::from_millis(900))?;
-        // The first sweeps also give names to all of them; those are not the cost of a sweep.
-        agent.fresh()?;
-        let mut samples = Vec::new();
-        for _ in 0..SWEEPS {
-            samples.push(one_sweep(&agent)? * 1e6);
-        }
-        let series = agent.scrape()?.matching("kernel_sched_runqueue_latency_seconds_count", &[]).count();
-        drop(crowd);
-        let peer = format!("{series} owners on the page");
-        let name = format!("drain_{owners}_owners");
-        figure::print(&name, figure::median(&samples)?, "us", bar, &peer, samples.len())?;
+        sweeps(&agent, &format!("drain_{owners}_owners_moved"), bar)?;
+        crowd.freeze();
+        sweeps(&agent, &format!("drain_{owners}_owners_still"), bar)?;
     }
     Ok(())
+}
+
+fn sweeps(agent: &Agent, name: &str, bar: figure::Bar) -> Result<()> {
+    // Sweeps that began before are not of this kind yet.
+    agent.fresh()?;
+    let mut samples = Vec::new();
+    for _ in 0..SWEEPS {
+        samples.push(one_sweep(agent)? * 1e6);
+    }
+    let owners = agent.scrape()?.matching("kernel_sched_runqueue_latency_seconds_count", &[]).count();
+    let peer = format!("{owners} owners on the page; the agent's own histogram, by the clock");
+    figure::print(name, figure::median(&samples)?, "us", bar, &peer, samples.len())
 }
 
 /// Mean seconds of the sweeps that end while this waits for one: those of all groups of maps, summed.
