@@ -236,7 +236,11 @@ impl Toolchain {
 
     /// Whether `cargo clippy` exists here; Debian packages the compiler without it.
     pub fn has_clippy(&self) -> bool {
-        shell::succeeds(self.cargo().args(["clippy", "--version"]))
+        match self.kind {
+            // Asked for by file: any cargo also finds the shim of rustup, which is of another compiler.
+            Kind::Debian => Path::new(DEBIAN_BIN).join("cargo-clippy").is_file(),
+            Kind::Nightly => shell::succeeds(self.cargo().args(["clippy", "--version"])),
+        }
     }
 }
 

@@ -160,7 +160,9 @@ impl Matrix {
         let programs = match build_programs() {
             Ok(programs) => programs,
             Err(error) => {
-                results.fail("static agent and suite", &format!("{error:#}"));
+                // The compiler's words stand above already.
+                let text = format!("{error:#}");
+                results.fail("static agent and suite", text.lines().next().unwrap_or_default());
                 return Ok(());
             }
         };
