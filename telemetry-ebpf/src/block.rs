@@ -67,8 +67,6 @@ abi! {
         pub queue_ns: u64,
         /// Time from its issue to its completion.
         pub device_ns: u64,
-        /// Time from its start to its completion.
-        pub total_ns: u64,
         /// Requests by time in the queue.
         pub queue: [u32; BINS],
         /// Requests by time on the device.

@@ -95,7 +95,6 @@ static EMPTY: BlockCell = BlockCell {
     operations: 0,
     queue_ns: 0,
     device_ns: 0,
-    total_ns: 0,
     queue: [0; BINS],
     device: [0; BINS],
     total: [0; BINS],
@@ -169,10 +168,12 @@ impl Block {
         if key.slot == SLOT_KERNEL {
             count(batch, OwnerKey::Kernel, &UNATTRIBUTED, &labels.own, bytes);
         }
+        let queue = now.queue_ns.wrapping_sub(last.queue_ns);
+        let device = now.device_ns.wrapping_sub(last.device_ns);
         for (labels, now_bins, last_bins, sum) in [
-            (&labels.queue, &now.queue, &last.queue, now.queue_ns.wrapping_sub(last.queue_ns)),
-            (&labels.device, &now.device, &last.device, now.device_ns.wrapping_sub(last.device_ns)),
-            (&labels.total, &now.total, &last.total, now.total_ns.wrapping_sub(last.total_ns)),
+            (&labels.queue, &now.queue, &last.queue, queue),
+            (&labels.device, &now.device, &last.device, device),
+            (&labels.total, &now.total, &last.total, queue.wrapping_add(device)),
         ] {
             observe(batch, owner, &LATENCY, labels, differences(now_bins, last_bins), sum);
         }
@@ -220,7 +221,6 @@ fn add(sum: BlockCell, cell: BlockCell) -> BlockCell {
         operations: sum.operations.wrapping_add(cell.operations),
         queue_ns: sum.queue_ns.wrapping_add(cell.queue_ns),
         device_ns: sum.device_ns.wrapping_add(cell.device_ns),
-        total_ns: sum.total_ns.wrapping_add(cell.total_ns),
         queue,
         device,
         total,

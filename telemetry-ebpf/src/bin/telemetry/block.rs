@@ -163,7 +163,6 @@ unsafe fn count_latency(owner: *mut BlockCell, started: u64, issued: u64) {
         let (queue, device, total) = (issued - started, now - issued, now - started);
         add(&raw mut (*owner).queue_ns, queue);
         add(&raw mut (*owner).device_ns, device);
-        add(&raw mut (*owner).total_ns, total);
         observe(&raw mut (*owner).queue, bin_of(queue));
         observe(&raw mut (*owner).device, bin_of(device));
         observe(&raw mut (*owner).total, bin_of(total));

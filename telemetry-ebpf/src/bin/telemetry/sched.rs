@@ -10,7 +10,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use telemetry_ebpf::hist::bin_of;
 use telemetry_ebpf::sched::{SCOPE_CORE, SCOPE_LLC, SCOPE_NUMA, SchedCell, Stint};
 
-use crate::cell::{MMAPABLE, cell, cpu, observe};
+use crate::cell::{MMAPABLE, cell, cpu, tally};
 use crate::identity::{lose, task_slot};
 use crate::kernel::*;
 
@@ -115,7 +115,7 @@ unsafe fn fold(owner: *mut SchedCell, stint: *mut Stint, task: u64) {
             let delay: u64 = field(task, &TASK_RUN_DELAY);
             let wait = delay - (*stint).run_delay;
             (*owner).wait_ns += wait;
-            observe(&raw mut (*owner).waits, bin_of(wait));
+            tally(&raw mut (*owner).waits, bin_of(wait));
             (*stint).wait_counted = 1;
         }
         let sum: u64 = field(task, &TASK_SUM_EXEC);
