@@ -130,7 +130,12 @@ fn bytes_and_operations_of_all_owners_add_up_to_diskstats() {
         claim(truth.written_bytes > 9.0 * MIB as f64, || format!("the load wrote too little: {truth:?}"))?;
         near("bytes written", grown(BYTES, "write"), truth.written_bytes, 0.001, 0.0)?;
         near("bytes read", grown(BYTES, "read"), truth.read_bytes, 0.001, 0.0)?;
-        near("writes", grown(OPERATIONS, "write"), truth.writes, 0.001, 0.0)?;
+        // Some kernels put flushes without data and requests for zeros among the writes of diskstats, some do not.
+        let least = grown(OPERATIONS, "write");
+        let most = least + grown(OPERATIONS, "flush") + grown(OPERATIONS, "write_zeroes");
+        claim((least..=most).contains(&truth.writes), || {
+            format!("writes: page {least} to {most}, truth {}", truth.writes)
+        })?;
         near("reads", grown(OPERATIONS, "read"), truth.reads, 0.001, 0.0)?;
         let lost = page_end.growth(&page, UNATTRIBUTED, &[("device", device.name())]);
         claim(lost <= truth.written_bytes, || format!("{lost} B without an owner"))

@@ -54,8 +54,9 @@ fn sigterm_ends_it_well_and_it_starts_again() {
             let agent = Settings::new().start()?;
             let cgroup = Cgroup::new(format!("restart-{round}"))?;
             let burnt = burn(&cgroup, 30)?;
-            let figure = agent.fresh()?.sum(CPU, &[("unit", &cgroup.unit())]);
-            burnt.holds("CPU seconds in this life", figure)?;
+            let page = agent.fresh()?;
+            let figure = page.sum(CPU, &[("unit", &cgroup.unit())]);
+            burnt.holds("CPU seconds in this life", figure, &page)?;
             let ids = bpf::held_by(agent.pid())?;
             let outcome = agent.stop()?;
             claim(outcome.status.code() == Some(0), || {
@@ -84,8 +85,9 @@ fn two_agents_count_side_by_side() {
         let cgroup = Cgroup::new("watched-twice")?;
         let burnt = burn(&cgroup, 50)?;
         for agent in [&one, &two] {
-            let figure = agent.fresh()?.sum(CPU, &[("unit", &cgroup.unit())]);
-            burnt.holds("CPU seconds", figure)?;
+            let page = agent.fresh()?;
+            let figure = page.sum(CPU, &[("unit", &cgroup.unit())]);
+            burnt.holds("CPU seconds", figure, &page)?;
         }
         Ok(())
     });
@@ -122,7 +124,7 @@ fn the_three_capabilities_of_the_docs_are_enough() {
         let cgroup = Cgroup::new("three-capabilities")?;
         let burnt = burn(&cgroup, 50)?;
         let page = agent.fresh()?;
-        burnt.holds("CPU seconds", page.sum(CPU, &[("unit", &cgroup.unit())]))?;
+        burnt.holds("CPU seconds", page.sum(CPU, &[("unit", &cgroup.unit())]), &page)?;
         let missing: Vec<_> = page.matching(ATTACHED, &[]).filter(|series| series.value < 1.0).collect();
         claim(missing.is_empty(), || format!("not attached: {missing:?}"))
     });
@@ -135,7 +137,7 @@ fn without_one_program_its_family_is_absent_and_the_others_stand() {
         let cgroup = Cgroup::new("degraded")?;
         let burnt = burn(&cgroup, 50)?;
         let page = agent.fresh()?;
-        burnt.holds("CPU seconds", page.sum(CPU, &[("unit", &cgroup.unit())]))?;
+        burnt.holds("CPU seconds", page.sum(CPU, &[("unit", &cgroup.unit())]), &page)?;
         let block = [("program", "block_rq_complete")];
         claim(page.has(ATTACHED, &block) && page.sum(ATTACHED, &block) < 0.5, || {
             format!("the missing program is not reported:{}", page.about("program_attached"))

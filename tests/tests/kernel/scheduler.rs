@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use telemetry_tests::agent::{Agent, Settings};
 use telemetry_tests::cgroup::{Cgroup, Hierarchies};
-use telemetry_tests::host::{claim, cpus, exactly, kernel_lacks, kernel_test, near, scaled_seconds};
+use telemetry_tests::host::{
+    claim, cpus, exactly, kernel_lacks, kernel_test, near, scaled_seconds, slowness,
+};
 use telemetry_tests::page::Page;
 use telemetry_tests::proc;
 use telemetry_tests::workload::{Running, Workload};
@@ -185,8 +187,10 @@ fn user_and_system_time_are_split_as_proc_stat_does() {
             claim((least_user..=most_user).contains(&part), || {
                 format!("{work}: {part:.3} of it in user mode")
             })?;
-            // Both sides sample by the tick: 1.5 s at 250 ticks a second tells 5 % apart with room.
-            near(work, part, proc::user_part(process.pid())?, 0.0, 0.05)?;
+            // Both sides sample by the tick: 1.5 s at 250 ticks a second tells 5 % apart with room; an emulated CPU
+            // misses ticks.
+            let slack = if slowness() > 1 { 0.15 } else { 0.05 };
+            near(work, part, proc::user_part(process.pid())?, 0.0, slack)?;
         }
         Ok(())
     });
