@@ -18,7 +18,10 @@ impl Timestamp {
 
     /// Seconds since the epoch.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 stay below 2^53 for 285,000 years")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds since 1970 stay below 2^53 for 285,000 years"
+    )]
     pub fn seconds(self) -> f64 {
         self.0 as f64 / 1e3
     }

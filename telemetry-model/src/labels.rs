@@ -104,6 +104,9 @@ mod tests {
     #[test]
     fn ours_stays_where_both_name_a_label() {
         let ours = Labels::fixed(&[("a", "1")]);
-        assert_eq!(ours.and(&Labels::fixed(&[("a", "2"), ("b", "3")])), Labels::fixed(&[("a", "1"), ("b", "3")]));
+        assert_eq!(
+            ours.and(&Labels::fixed(&[("a", "2"), ("b", "3")])),
+            Labels::fixed(&[("a", "1"), ("b", "3")])
+        );
     }
 }
