@@ -102,3 +102,37 @@ pub fn switch_prev(btf: &Btf) -> Option<u32> {
     let first = arguments.iter().position(|kind| kind == "struct task_struct *")?;
     u32::try_from(first).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A global that the table forgot would stay 0, and the programs would read another field.
+    #[test]
+    fn every_global_of_the_programs_has_a_field_or_is_configuration() {
+        let source = include_str!("../../../telemetry-ebpf/src/bin/telemetry/kernel.rs");
+        let (_, list) = source.split_once("\nglobals! {").unwrap();
+        let (list, _) = list.split_once("\n}").unwrap();
+        let globals: Vec<&str> =
+            list.lines().map(str::trim).filter_map(|line| line.strip_suffix(',')).collect();
+        assert!(globals.len() > 30, "{globals:?}");
+        for global in globals.iter().filter(|global| !global.starts_with("CONFIG_")) {
+            assert!(FIELDS.iter().any(|field| field.global == *global), "{global} is in no line of the table");
+        }
+        for Field { global, .. } in FIELDS {
+            assert!(globals.contains(global), "{global} is no global of the programs");
+        }
+    }
+
+    /// The running kernel is one of those supported; its BTF resolves every field that the programs cannot miss.
+    #[test]
+    fn the_running_kernel_has_every_required_field() {
+        let path = std::path::Path::new("/sys/kernel/btf/vmlinux");
+        let Ok(btf) = Btf::open(path) else {
+            eprintln!("skipped: this kernel has no BTF");
+            return;
+        };
+        assert_eq!(resolve(&btf).missing, Vec::<&str>::new());
+        assert!(matches!(switch_prev(&btf), Some(1 | 2)));
+    }
+}

@@ -12,16 +12,15 @@ mod info;
 mod mapped;
 mod object;
 pub mod privileges;
+mod programs;
 mod slots;
 mod topology;
 
 pub use events::{CgroupEvent, Events};
 pub use info::ProgramRuns;
 pub use mapped::Mapped;
-pub use object::{
-    Block, Error, Family, HierarchyTags, Kernel, MapState, Network, Options, Program, ProgramState,
-    Scheduler, available, program_names,
-};
+pub use object::{Block, Error, HierarchyTags, Kernel, MapState, Network, Options, Scheduler, available};
+pub use programs::{Family, Program, ProgramState, program_names};
 pub use slots::{Cells, Slots};
 
 use telemetry_ebpf::Abi;
