@@ -20,7 +20,7 @@ static BYTES: Desc = Desc {
     name: "kernel_network_bytes_total",
     kind: Kind::Counter,
     unit: Unit::Bytes,
-    help: "Bytes of the owner's packets from the IP header on, counted where they reach or leave its sockets. Excludes packets that no socket takes.",
+    help: "Bytes of the owner's packets from the IP header on, counted where they reach or leave its sockets; segments that are offloaded as one count one header. Excludes packets that no socket takes.",
     scope: Scope::Owner,
     labels: &["direction", "protocol"],
     bound: "owners x 6",

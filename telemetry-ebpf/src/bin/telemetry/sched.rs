@@ -168,6 +168,8 @@ pub fn hrtimer_expire_entry(context: BtfTracePointContext) -> i32 {
             if let Some(owner) = cell(&SCHED, cpu, CONFIG_SLOTS.load(), (*stint).slot) {
                 fold(owner, stint, task);
             }
+            // It may have been moved to another cgroup meanwhile, and may never leave.
+            (*stint).slot = task_slot(task);
         } else if (*stint).task == 0 {
             // It ran before the programs were attached, and may never leave: it counts from here on.
             (*stint).slot = task_slot(task);
