@@ -58,7 +58,9 @@ pub fn ensure() -> Result<Toolchain> {
         Ok(toolchain) => return Ok(toolchain),
         Err(gaps) => gaps,
     };
-    if setup::can_install() {
+    let packages_are_there =
+        debian_rustc().is_some_and(|rustc| linker_needs(&rustc).iter().all(Need::is_met));
+    if setup::can_install() || packages_are_there {
         return install_debian();
     }
     let mut items = vec!["a toolchain for the kernel objects, one of these two:".to_owned()];
@@ -90,7 +92,9 @@ fn linker_entry(rustc: &Rustc) -> String {
 
 fn debian_gaps() -> Vec<String> {
     match debian_rustc() {
-        Some(rustc) => vec![format!("bpf-linker {LINKER_VERSION} for LLVM {}", rustc.llvm_major)],
+        Some(rustc) => {
+            linker_needs(&rustc).iter().filter(|need| !need.is_met()).map(Need::to_string).collect()
+        }
         None => {
             debian_needs().iter().map(|need| need.package.clone()).chain(["bpf-linker".to_owned()]).collect()
         }
@@ -105,6 +109,13 @@ fn debian_needs() -> Vec<Need> {
     ]
 }
 
+/// What bpf-linker is built from, beside its own source.
+fn linker_needs(rustc: &Rustc) -> Vec<Need> {
+    let llvm = rustc.llvm_major;
+    let header = format!("/usr/lib/llvm-{llvm}/include/llvm-c/Core.h");
+    vec![Need::file(&format!("llvm-{llvm}-dev"), header), Need::program("g++", "c++")]
+}
+
 /// Installs Debian's compiler and builds the linker against the LLVM it was built with.
 fn install_debian() -> Result<Toolchain> {
     setup::ensure(&debian_needs())?;
@@ -116,10 +127,7 @@ fn install_debian() -> Result<Toolchain> {
     let llvm = rustc.llvm_major;
     let prefix = format!("/usr/lib/llvm-{llvm}");
     let entry = cache::entry(&linker_entry(&rustc), |dir| {
-        setup::ensure(&[
-            Need::file(&format!("llvm-{llvm}-dev"), format!("{prefix}/include/llvm-c/Core.h")),
-            Need::program("g++", "c++"),
-        ])?;
+        setup::ensure(&linker_needs(&rustc))?;
         setup::say(format_args!("building bpf-linker {LINKER_VERSION} for LLVM {llvm} (a minute or two)"));
         let started = Instant::now();
         let mut install = Command::new(Path::new(DEBIAN_BIN).join("cargo"));
