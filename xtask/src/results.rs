@@ -16,7 +16,7 @@ pub struct Results {
     failed: u64,
     /// `name: reason`, from tests that could not run here and steps that were left out.
     skips: Vec<String>,
-    /// Commands that failed, in the order they ran.
+    /// Tests and commands that failed, in the order they ran.
     failures: Vec<String>,
 }
 
@@ -52,8 +52,12 @@ impl Results {
         Ok(())
     }
 
-    /// Counts a line if it is the sum of one test program.
+    /// Counts a line if it is the sum of one test program, and remembers a test that failed.
     pub fn count_line(&mut self, line: &str) {
+        // A thread's or a kernel's words may stand between the two; then the sum alone tells.
+        if let Some(test) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failures.push(format!("test {test}"));
+        }
         if let Some(counts) = parse_counts(line) {
             self.passed += counts.passed;
             self.failed += counts.failed;
