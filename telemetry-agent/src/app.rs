@@ -28,6 +28,8 @@ use crate::signal::Drains;
 use crate::store::Latest;
 use crate::sysexits;
 
+/// The oldest kernel that is supported.
+const KERNEL_MIN: (u32, u32) = (5, 15);
 /// A stop is noticed within this.
 const STOP_NOTICED: Duration = Duration::from_millis(200);
 /// A tick is called stuck when none was finished for three of its lengths, and not before this.
@@ -234,7 +236,7 @@ fn load(config: &Config, mounts: &Mounts) -> Result<Kernel, Failure> {
             bpf::Error::NotBuilt => (sysexits::UNAVAILABLE, "see README.md"),
             _ => (sysexits::UNAVAILABLE, "`telemetry-agent doctor` tells what this host lacks"),
         };
-        Failure::new(code, format!("kernel side: {error}; {remedy}"))
+        Failure::new(code, format!("kernel side: {error}; {}{remedy}", too_old()))
     })?;
     for state in &kernel.programs {
         match &state.error {
@@ -251,6 +253,19 @@ fn load(config: &Config, mounts: &Mounts) -> Result<Kernel, Failure> {
         tracing::warn!(field, "this kernel does not have the field; programs that need it are absent");
     }
     Ok(kernel)
+}
+
+/// A hint for the case that the kernel is older than what is supported; empty otherwise.
+fn too_old() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').map_while(|number| number.trim().parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < KERNEL_MIN => {
+            let (least_major, least_minor) = KERNEL_MIN;
+            format!("Linux {least_major}.{least_minor} or later is needed, this is {}; ", release.trim())
+        }
+        _ => String::new(),
+    }
 }
 
 /// Loads and attaches the programs, and lets them go again: what `doctor` says of them.

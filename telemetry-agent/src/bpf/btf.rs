@@ -71,6 +71,9 @@ impl Btf {
     ///
     /// If the bytes are not BTF of this machine's byte order, or cut short.
     pub fn parse(data: Vec<u8>) -> Result<Self, Error> {
+        if data.is_empty() {
+            return Err(Error::Form("the file is empty"));
+        }
         let header = |at: usize| word(&data, at).ok_or(Error::Form("cut short in the header"));
         if header(0)? & 0xffff != u32::from(MAGIC) {
             return Err(Error::Form("no magic number"));
