@@ -1,6 +1,6 @@
 //! The configuration: one TOML file, composed of what each part lets an operator choose.
 //!
-//! A key that is not known is refused, every key has one default, and [`keys`] documents and bounds them all: the
+//! A key that is not known is refused, every key has one default, and `keys` documents and bounds them all: the
 //! checks, `docs/config.md` and `docs/telemetry.toml` come from that table. An error is one line that names the
 //! file, the line, the key and what to do.
 

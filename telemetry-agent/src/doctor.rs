@@ -1,6 +1,6 @@
 //! `telemetry-agent doctor`: what this host offers, check by check, and what to do about what it lacks.
 //!
-//! Reading is apart from judging: [`host`] collects facts and [`judge`] turns facts into checks, so that hosts which
+//! Reading is apart from judging: `host` collects facts and `judge` turns facts into checks, so that hosts which
 //! nobody has at hand are tested too. Starts nothing; `app` may add what came of loading the programs.
 #![forbid(unsafe_code)]
 

@@ -117,7 +117,10 @@ mod tests {
             list.lines().map(str::trim).filter_map(|line| line.strip_suffix(',')).collect();
         assert!(globals.len() > 30, "{globals:?}");
         for global in globals.iter().filter(|global| !global.starts_with("CONFIG_")) {
-            assert!(FIELDS.iter().any(|field| field.global == *global), "{global} is in no line of the table");
+            assert!(
+                FIELDS.iter().any(|field| field.global == *global),
+                "{global} is in no line of the table"
+            );
         }
         for Field { global, .. } in FIELDS {
             assert!(globals.contains(global), "{global} is no global of the programs");
