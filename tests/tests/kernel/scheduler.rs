@@ -41,7 +41,8 @@ fn two_spinners_that_share_a_cpu_read_as_schedstat_says() {
             let owner = [("unit", unit.as_str())];
             near("seconds on a CPU", page.sum(CPU, &owner), truth.run_s, 0.01, scaled_seconds(ENTRY_S))?;
             near("seconds waited", page.sum(WAIT_SUM, &owner), truth.wait_s, 0.01, scaled_seconds(ENTRY_S))?;
-            exactly("waits against switches", page.sum(WAIT_COUNT, &owner), page.sum(SWITCHES, &owner))?;
+            // The spinner enters its cgroup in the middle of a stay: the wait before it may be its parent's.
+            near("waits against switches", page.sum(WAIT_COUNT, &owner), page.sum(SWITCHES, &owner), 0.0, 1.0)?;
             // Before it entered the cgroup, the process ran for a stint or two.
             near("waits against stints", page.sum(WAIT_COUNT, &owner), truth.slices, 0.01, 4.0)?;
             claim(truth.wait_s > 0.3, || format!("the spinners did not compete: {truth:?}"))?;
