@@ -49,7 +49,9 @@ pub fn slowness() -> u32 {
     })
 }
 
-fn emulated() -> bool {
+/// Whether the CPUs are QEMU's own: they lose ticks, and with them what the kernel samples by the tick.
+#[must_use]
+pub fn emulated() -> bool {
     fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
 }
 

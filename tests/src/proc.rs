@@ -158,6 +158,21 @@ pub fn cpu_totals() -> Result<CpuTotals> {
     Ok(CpuTotals { tasks_s: (user + nice + system) / hertz, interrupts_s: (irq + softirq) / hertz })
 }
 
+/// Seconds that tasks had a CPU, by the run queues' own clock: `/proc/schedstat`'s seventh field of every CPU. None
+/// where the kernel was built without it.
+///
+/// # Errors
+/// If the file is of another form.
+pub fn run_queue_seconds() -> Result<Option<f64>> {
+    let Ok(text) = read("/proc/schedstat") else { return Ok(None) };
+    let mut nanos = 0.0;
+    for line in text.lines().filter(|line| line.starts_with("cpu")) {
+        let field = line.split_whitespace().nth(7).and_then(|field| field.parse::<f64>().ok());
+        nanos += field.with_context(|| format!("/proc/schedstat: {line:?}"))?;
+    }
+    Ok(Some(nanos / 1e9))
+}
+
 /// Counters of a block device, by its name.
 ///
 /// # Errors
