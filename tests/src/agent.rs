@@ -244,7 +244,11 @@ impl Agent {
         Ok(())
     }
 
-    fn signal(&self, signal: i32) -> Result<()> {
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn signal(&self, signal: i32) -> Result<()> {
         let pid = i32::try_from(self.child.id())?;
         // SAFETY: kill takes two numbers; the child is ours and not yet waited for, so its id is still its own.
         if unsafe { libc::kill(pid, signal) } != 0 {

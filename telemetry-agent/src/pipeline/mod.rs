@@ -59,6 +59,8 @@ pub struct Pipeline {
     pending: Vec<Row>,
     nameless: HashSet<CgroupKey>,
     nameless_order: VecDeque<CgroupKey>,
+    /// Announcements that were lost when the tree was last read.
+    events_lost: u64,
 }
 
 // === impl Pipeline ===
@@ -75,6 +77,7 @@ impl Pipeline {
             pending: Vec::new(),
             nameless: HashSet::new(),
             nameless_order: VecDeque::new(),
+            events_lost: 0,
         };
         pipeline.walk(Instant::now());
         pipeline
@@ -91,6 +94,7 @@ impl Pipeline {
         let now = Instant::now();
         let at = Timestamp::of(SystemTime::now());
         self.take_events(now);
+        self.repair(now);
         let mut batch = Batch::default();
         self.audit.read();
         let drained = self.parts.drains.drain(&mut batch);
@@ -202,7 +206,20 @@ impl Pipeline {
         self.totals.add(owner, row, at, |owner| directory.labels(owner));
     }
 
-    /// Reads the whole tree: at the start, and when an announcement was lost.
+    /// Reads the tree again after announcements were lost: a death that nobody heard of would keep its slot for ever.
+    fn repair(&mut self, now: Instant) {
+        let lost = self.parts.drains.events_lost();
+        if lost != self.events_lost {
+            tracing::warn!(
+                lost = lost - self.events_lost,
+                "announcements of cgroups were lost; reading the tree"
+            );
+            self.events_lost = lost;
+            self.walk(now);
+        }
+    }
+
+    /// Reads the whole tree: at the start, after a loss, and for a cgroup that nobody announced.
     fn walk(&mut self, now: Instant) {
         let Parts { mounts, directory, .. } = &mut self.parts;
         if let Err(error) = directory.refresh(now, |max, visit| mounts.walk(max, visit)) {

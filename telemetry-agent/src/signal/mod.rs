@@ -12,6 +12,7 @@ pub mod sched;
 use std::time::{Duration, Instant};
 
 use telemetry_ebpf::hist;
+use telemetry_ebpf::identity::Losses;
 use telemetry_model::{Batch, CgroupKey, Desc, Family, Increment, Labels, Layout, OwnerKey, Row};
 
 use crate::bpf::Kernel;
@@ -86,6 +87,13 @@ impl Drains {
     /// The next cgroup that came or went.
     pub fn next_event(&mut self) -> Option<CgroupEvent> {
         self.kernel.events.next_event()
+    }
+
+    /// Announcements of births and deaths that found the ring buffer full, since the start.
+    #[must_use]
+    pub fn events_lost(&self) -> u64 {
+        let lost = |cpu| self.kernel.losses.word(cpu, std::mem::offset_of!(Losses, event_lost));
+        (0..self.kernel.cpus).map(lost).sum()
     }
 
     /// Reads every signal's cells once.

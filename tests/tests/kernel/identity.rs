@@ -211,3 +211,27 @@ fn no_owner_loses_time_when_others_leave() {
         burnt.holds("the lasting cgroup's CPU seconds", before, &agent.fresh()?)
     });
 }
+
+#[test]
+fn announcements_that_were_lost_are_made_up_for_by_reading_the_tree() {
+    const LOST: &str = "telemetry_agent_ringbuf_lost_total";
+    const RECLAIMED: &str = "telemetry_agent_bpf_slots_reclaimed_total";
+    kernel_test(|| {
+        let agent = Settings::new().tick(Duration::from_millis(200)).kernel("quarantine = \"1s\"").start()?;
+        let unheard = Cgroup::new("unheard")?;
+        let burnt = burn(&unheard, 20)?;
+        let unit = unheard.unit();
+        agent.fresh()?;
+        // With the reader stopped, 6,000 births and deaths are more than the ring buffer holds.
+        agent.signal(libc::SIGSTOP)?;
+        let flood = (0..3000).try_for_each(|number| Cgroup::new(format!("flood-{number}"))?.remove());
+        let removed = unheard.remove();
+        agent.signal(libc::SIGCONT)?;
+        flood.and(removed)?;
+        let page =
+            agent.page_when("the unheard death gives its slot back", Duration::from_secs(20), |page| {
+                page.sum(LOST, &[]) > 0.0 && page.sum(RECLAIMED, &[]) > 0.0
+            })?;
+        burnt.holds(&unit, page.sum(CPU, &[("unit", &unit)]), &page)
+    });
+}
