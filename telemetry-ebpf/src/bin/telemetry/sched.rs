@@ -105,9 +105,10 @@ fn resume(stint: *mut Stint, task: u64) {
     }
 }
 
-/// Adds what the task did since the stint was last counted.
+/// Adds what the task did since the stint was last counted. Returns its run time, user and system time as they were
+/// counted: another CPU may bring them up to date meanwhile, so that a second look would skip what lies between.
 #[inline(always)]
-unsafe fn fold(owner: *mut SchedCell, stint: *mut Stint, task: u64) {
+unsafe fn fold(owner: *mut SchedCell, stint: *const Stint, task: u64) -> (u64, u64, u64) {
     // SAFETY: both cells are this CPU's, and nothing that writes them runs while interrupts are off. Each field
     // only grows, so no difference is negative.
     unsafe {
@@ -116,17 +117,19 @@ unsafe fn fold(owner: *mut SchedCell, stint: *mut Stint, task: u64) {
             let wait = delay - (*stint).run_delay;
             (*owner).wait_ns += wait;
             tally(&raw mut (*owner).waits, bin_of(wait));
-            (*stint).wait_counted = 1;
         }
         let sum: u64 = field(task, &TASK_SUM_EXEC);
-        let user: u64 = field(task, &TASK_UTIME);
-        let system: u64 = field(task, &TASK_STIME);
         (*owner).oncpu_ns += sum - (*stint).sum_exec;
-        (*owner).user_ns += user - (*stint).utime;
-        (*owner).system_ns += system - (*stint).stime;
-        (*stint).sum_exec = sum;
-        (*stint).utime = user;
-        (*stint).stime = system;
+        // Where the kernel samples these by the tick, most stays have none of either.
+        let user: u64 = field(task, &TASK_UTIME);
+        if user != (*stint).utime {
+            (*owner).user_ns += user - (*stint).utime;
+        }
+        let system: u64 = field(task, &TASK_STIME);
+        if system != (*stint).stime {
+            (*owner).system_ns += system - (*stint).stime;
+        }
+        (sum, user, system)
     }
 }
 
@@ -166,7 +169,8 @@ pub fn hrtimer_expire_entry(context: BtfTracePointContext) -> i32 {
         }
         if (*stint).task == pid as u64 | SEEN {
             if let Some(owner) = cell(&SCHED, cpu, CONFIG_SLOTS.load(), (*stint).slot) {
-                fold(owner, stint, task);
+                ((*stint).sum_exec, (*stint).utime, (*stint).stime) = fold(owner, stint, task);
+                (*stint).wait_counted = 1;
             }
             // It may have been moved to another cgroup meanwhile, and may never leave.
             (*stint).slot = task_slot(task);
