@@ -191,7 +191,9 @@ fn user_and_system_time_are_split_as_proc_stat_does() {
             let unit = cgroup.unit();
             let user = page.sum(CPU, &[("unit", &unit), ("mode", "user")]);
             let part = user / page.sum(CPU, &[("unit", &unit)]);
-            claim((least_user..=most_user).contains(&part), || {
+            // The kernel samples the two by the tick, and an emulated CPU loses many.
+            let slack = if emulated() { 0.2 } else { 0.0 };
+            claim((least_user - slack..=most_user + slack).contains(&part), || {
                 format!("{work}: {part:.3} of it in user mode")
             })?;
             // Both sides sample by the tick: 1.5 s at 250 ticks a second tells 5 % apart with room; an emulated CPU
