@@ -31,7 +31,7 @@ pub unsafe fn add(field: *mut u64, value: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(field, value) };
 }
 
-/// Counts one in bin `bin` of a histogram that nobody else writes meanwhile: 5 ns less than the atomic way.
+/// Counts one in bin `bin` of a histogram that nobody else writes meanwhile, without a locked addition.
 ///
 /// # Safety
 ///

@@ -109,8 +109,8 @@ fn take(key: u64) -> u32 {
         });
     }
     if let Some(meta) = META.get_ptr_mut(slot) {
-        // SAFETY: a lookup's result; this CPU owns the slot since the insert above. The key goes last: the agent
-        // takes a change of `born_ns` with a key as a birth.
+        // SAFETY: a lookup's result; this CPU owns the slot since the insert above. The birth goes last:
+        // its change is what the agent takes as one, and the key must be there by then.
         unsafe {
             core::ptr::write_volatile(&raw mut (*meta).key, key);
             core::ptr::write_volatile(&raw mut (*meta).born_ns, bpf_ktime_get_ns());
