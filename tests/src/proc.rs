@@ -35,7 +35,7 @@ pub struct CpuTotals {
 }
 
 /// What the kernel counted for one block device.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Diskstats {
     /// Reads completed.
     pub reads: f64,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use telemetry_tests::agent::Settings;
+use telemetry_tests::agent::{Agent, Settings};
 use telemetry_tests::cgroup::{Cgroup, Hierarchies};
-use telemetry_tests::host::{claim, exactly, kernel_test, near};
+use telemetry_tests::host::{claim, eventually, exactly, kernel_test, near};
 use telemetry_tests::loopdev::{LoopDevice, Mount, keeps_times, sparse};
 use telemetry_tests::page::Page;
 use telemetry_tests::proc::{self, Diskstats};
@@ -74,7 +74,7 @@ fn writeback_is_charged_to_whoever_dirtied_the_pages() {
         let mount = Mount::ext4(&device)?;
         let (writer, syncer) = (Cgroup::new("writer")?, Cgroup::new("syncer")?);
         let agent = Settings::new().start()?;
-        let (page, truth) = (agent.fresh()?, proc::diskstats(device.name())?);
+        let (page, truth) = at_rest(&agent, device.name())?;
 
         let file = mount.path().join("data");
         let mut write =
@@ -82,7 +82,7 @@ fn writeback_is_charged_to_whoever_dirtied_the_pages() {
         write.done()?;
         Workload::new(format!("sync {}", mount.path().display())).in_cgroup(&syncer)?.finish()?;
 
-        let (page_end, truth_end) = (agent.fresh()?, proc::diskstats(device.name())?);
+        let (page_end, truth_end) = at_rest(&agent, device.name())?;
         let writes = [("device", device.name()), ("op", "write")];
         let written =
             |unit: &str| page_end.growth(&page, BYTES, &[writes.as_slice(), &[("unit", unit)]].concat());
@@ -111,7 +111,7 @@ fn bytes_and_operations_of_all_owners_add_up_to_diskstats() {
         let dir = tempfile::tempdir()?;
         let device = LoopDevice::over(&sparse(dir.path(), 64 * MIB)?)?;
         let agent = Settings::new().start()?;
-        let (page, truth) = (agent.fresh()?, proc::diskstats(device.name())?);
+        let (page, truth) = at_rest(&agent, device.name())?;
         // Metadata, a journal, buffered and direct requests, from several owners.
         let mount = Mount::ext4(&device)?;
         for number in 0..3 {
@@ -123,8 +123,7 @@ fn bytes_and_operations_of_all_owners_add_up_to_diskstats() {
             Workload::new(work).in_cgroup(&cgroup)?.finish()?;
         }
         drop(mount);
-        let page_end = settled(&agent, &device)?;
-        let truth_end = proc::diskstats(device.name())?;
+        let (page_end, truth_end) = at_rest(&agent, device.name())?;
         let grown = |name, op| page_end.growth(&page, name, &[("device", device.name()), ("op", op)]);
         let truth = since(truth_end, truth);
         claim(truth.written_bytes > 9.0 * MIB as f64, || format!("the load wrote too little: {truth:?}"))?;
@@ -141,20 +140,6 @@ fn bytes_and_operations_of_all_owners_add_up_to_diskstats() {
         let lost = page_end.growth(&page, UNATTRIBUTED, &[("device", device.name())]);
         claim(lost <= truth.written_bytes, || format!("{lost} B without an owner"))
     });
-}
-
-/// Waits until the device has nothing more to do: a file system writes a little after it is gone.
-fn settled(agent: &telemetry_tests::agent::Agent, device: &LoopDevice) -> Result<Page> {
-    let mut before = proc::diskstats(device.name())?;
-    let mut page = agent.fresh()?;
-    telemetry_tests::host::eventually("the device is idle", Duration::from_secs(10), || {
-        let now = proc::diskstats(device.name())?;
-        let idle = (now.writes - before.writes).abs() < 0.5 && (now.reads - before.reads).abs() < 0.5;
-        before = now;
-        page = agent.fresh()?;
-        Ok(idle)
-    })?;
-    Ok(page)
 }
 
 fn since(end: Diskstats, start: Diskstats) -> Diskstats {
@@ -192,4 +177,17 @@ fn requests_that_fail_are_counted_as_errors() {
         }
         Ok(())
     });
+}
+
+/// A page and the kernel's own counters of one moment: nothing was read or written between them. ext4 initialises its tables
+/// in the background, and a write of it between the two readings would stand in one of them alone.
+fn at_rest(agent: &Agent, device: &str) -> Result<(Page, Diskstats)> {
+    let mut found = None;
+    eventually("the device rests while a page is read", Duration::from_secs(10), || {
+        let (before, page, after) = (proc::diskstats(device)?, agent.fresh()?, proc::diskstats(device)?);
+        let rests = before == after;
+        found = Some((page, after));
+        Ok(rests)
+    })?;
+    found.context("no page was read")
 }
