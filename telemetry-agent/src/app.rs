@@ -337,7 +337,7 @@ fn beat(mut pipeline: Pipeline, tick: Duration, pulse: &Pulse) {
             Ok(true) => pulse.beat(),
             Err(_) => {
                 pulse.panics.fetch_add(1, Ordering::Relaxed);
-                tracing::error!("a tick panicked; its counts come with the next one");
+                tracing::error!("a tick panicked; what it had read and not yet added up is lost");
             }
         }
         // After a stall the schedule goes on from now: ticks are not made up for.
