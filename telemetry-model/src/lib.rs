@@ -9,12 +9,16 @@ pub mod desc;
 pub mod escape;
 pub mod histogram;
 pub mod labels;
+pub mod matcher;
+pub mod native;
 pub mod snapshot;
 
 pub use batch::{Batch, CgroupKey, Hierarchy, Increment, OwnerKey, Row};
 pub use desc::{Desc, Kind, Scope, Unit};
 pub use histogram::{Histogram, Layout};
 pub use labels::{Label, Labels};
+pub use matcher::{MatchOp, Matcher};
+pub use native::{Buckets, NativeHistogram, ResetHint};
 pub use snapshot::{Family, Series, Snapshot, Value};
 
 /// Nanoseconds in a second: the kernel counts the former, metrics speak the latter.
@@ -31,4 +35,14 @@ pub fn seconds(nanos: u64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "samples are 64-bit floats in every format served")]
 pub fn float(count: u64) -> f64 {
     count as f64
+}
+
+/// The value that ends a series: written once when its source is gone, so that a query does not look further back.
+/// A NaN of one bit pattern, the one Prometheus uses; compare bits.
+pub const STALE_MARKER: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
+
+/// Whether `value` is the stale marker (and not just any NaN).
+#[must_use]
+pub fn is_stale(value: f64) -> bool {
+    value.to_bits() == STALE_MARKER.to_bits()
 }

@@ -1,0 +1,16 @@
+//! PromQL: the language and its engine.
+//!
+//! Text becomes tokens, a tree with spans, a checked and typed plan, and operators that each run once for all steps.
+//! Knows a [`Source`](source) of series, not the store behind it; called by the query API, the rules and the test runner.
+#![forbid(unsafe_code)]
+
+pub mod annotations;
+pub mod ast;
+pub mod check;
+pub mod eval;
+pub mod format;
+pub mod lexer;
+pub mod parse;
+pub mod plan;
+pub mod script;
+pub mod source;
