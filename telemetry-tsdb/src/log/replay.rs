@@ -1,0 +1,119 @@
+//! Reading the log back: every intact record in order, and an account of what is not.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{BODY_MAX, DIR, HEADER, MAGIC, OVERHEAD, SEGMENT_BYTES_MAX, parse_name};
+use crate::fs::{Storage, read_all};
+
+/// One record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its number: one more than the record before it.
+    pub sequence: u64,
+    /// What its body is.
+    pub kind: u8,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// What a replay met besides records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Records read.
+    pub records: u64,
+    /// Records missing between two that were read.
+    pub lost_records: u64,
+    /// Bytes passed over. A torn tail is among them: nobody was promised what it held.
+    pub skipped_bytes: u64,
+    /// Segments with bytes that were passed over, or that could not be read at all.
+    pub damaged: Vec<PathBuf>,
+    /// The number after the last record.
+    pub next_sequence: u64,
+}
+
+fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk::<N>().copied()
+}
+
+fn record_at(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
+    if !bytes.starts_with(&MAGIC) {
+        return None;
+    }
+    let len = usize::try_from(u32::from_le_bytes(number(bytes, 4)?)).ok().filter(|len| *len <= BODY_MAX)?;
+    let end = HEADER + len;
+    let crc = u32::from_le_bytes(number(bytes, end)?);
+    if crc32c::crc32c(bytes.get(4..end)?) != crc {
+        return None;
+    }
+    let (kind, sequence) = (*bytes.get(8)?, u64::from_le_bytes(number(bytes, 9)?));
+    Some((Record { sequence, kind, body: bytes.get(HEADER..end)? }, OVERHEAD + len))
+}
+
+/// The position of the next magic, or the end.
+fn next_magic(bytes: &[u8], from: usize) -> usize {
+    let rest = bytes.get(from..).unwrap_or(&[]);
+    rest.windows(MAGIC.len()).position(|window| window == MAGIC).map_or(bytes.len(), |at| from + at)
+}
+
+/// Every intact record in some bytes, in order; returns the bytes passed over. Zeros at the end are a file's unused
+/// rest and no damage.
+pub fn scan<'a>(bytes: &'a [u8], mut each: impl FnMut(Record<'a>)) -> u64 {
+    let (mut at, mut skipped, mut from) = (0, 0, None);
+    while at < bytes.len() {
+        let Some((record, used)) = bytes.get(at..).and_then(record_at) else {
+            from.get_or_insert(at);
+            at = next_magic(bytes, at + 1);
+            continue;
+        };
+        skipped += from.take().map_or(0, |from| at - from);
+        each(record);
+        at += used;
+    }
+    if let Some(from) = from {
+        let rest = bytes.get(from..).unwrap_or(&[]);
+        skipped += rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    }
+    skipped as u64
+}
+
+/// Every intact record of the log, in order. A segment that cannot be read is passed over and named; a record that is
+/// there twice, because it was written again after a sync failed, is given once.
+///
+/// # Errors
+/// Only if the directory cannot be listed.
+pub fn replay(storage: &dyn Storage, mut each: impl FnMut(Record<'_>)) -> io::Result<Report> {
+    let mut report = Report::default();
+    let mut next: Option<u64> = None;
+    let names = storage.list(Path::new(DIR))?;
+    let segments: Vec<_> =
+        names.iter().filter_map(|name| Some((parse_name(name)?.0, Path::new(DIR).join(name)))).collect();
+    for (at, (_, path)) in segments.iter().enumerate() {
+        // A segment that was given up ends where the next one begins: what it holds beyond was written again there,
+        // and may be there whole or torn.
+        let end = segments.get(at + 1).map_or(u64::MAX, |(first, _)| *first);
+        let bytes = match storage.open(path).and_then(|file| read_all(&*file, SEGMENT_BYTES_MAX)) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::warn!(segment = %path.display(), %error, "a segment of the log cannot be read");
+                report.damaged.push(path.clone());
+                continue;
+            }
+        };
+        let skipped = scan(&bytes, |record| {
+            if record.sequence >= end || next.is_some_and(|next| record.sequence < next) {
+                return;
+            }
+            report.lost_records += record.sequence - next.unwrap_or(record.sequence);
+            next = Some(record.sequence + 1);
+            report.records += 1;
+            each(record);
+        });
+        if skipped > 0 {
+            report.skipped_bytes += skipped;
+            report.damaged.push(path.clone());
+        }
+    }
+    report.next_sequence = next.unwrap_or(0);
+    Ok(report)
+}

@@ -1,0 +1,225 @@
+//! Writing the log. What `commit` has returned `Ok` for is on disk.
+//!
+//! A failed sync is never repeated on the same file: the kernel may have dropped the pages and say "fine" the next
+//! time. The segment is given up, and everything that nobody has been promised yet is written again, from memory, into
+//! a new one.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{DIR, SEGMENT_BYTES, parse_name, put_record, segment_path};
+use crate::fs::{File, Storage};
+
+/// Unacknowledged bytes kept for writing again; beyond it records are refused.
+const PENDING_BYTES_MAX: usize = 64 << 20;
+/// Segments of one name.
+const ATTEMPTS_MAX: u32 = 1000;
+
+/// Why the log does not take what is written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The disk refused, and a new segment as well.
+    #[error("write segment {first}: {source}")]
+    Write {
+        /// First sequence number of the segment.
+        first: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A segment could not be begun.
+    #[error("begin segment {first}: {source}")]
+    Begin {
+        /// First sequence number of the segment.
+        first: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// More is waiting to be synced than memory is set aside for.
+    #[error("{0} bytes wait to be synced")]
+    Behind(usize),
+}
+
+/// The end of the log.
+pub struct LogWriter {
+    storage: Arc<dyn Storage>,
+    segments: Vec<Segment>,
+    file: Option<Arc<dyn File>>,
+    /// Where the next byte of the open segment goes.
+    offset: u64,
+    next: u64,
+    /// Records since the last sync, as they go to disk, and the number of the first.
+    pending: Vec<u8>,
+    pending_first: u64,
+    refused: usize,
+    failures: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    first: u64,
+    attempt: u32,
+    bytes: u64,
+}
+
+// === impl LogWriter ===
+
+impl LogWriter {
+    /// Opens the log for writing behind what is there. The first segment is a new one: what a crash left of the last
+    /// is read but not added to.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or listed.
+    pub fn open(storage: Arc<dyn Storage>, next: u64) -> Result<Self, LogError> {
+        let begin = |source| LogError::Begin { first: next, source };
+        storage.create_dir(Path::new(DIR)).map_err(begin)?;
+        let mut segments = Vec::new();
+        for name in storage.list(Path::new(DIR)).map_err(begin)? {
+            if let Some((first, attempt)) = parse_name(&name) {
+                let bytes = storage.open(&Path::new(DIR).join(&name)).and_then(|file| file.len()).unwrap_or(0);
+                segments.push(Segment { first, attempt, bytes });
+            }
+        }
+        let next = segments.iter().map(|segment| segment.first).max().unwrap_or(0).max(next);
+        Ok(Self {
+            storage,
+            segments,
+            file: None,
+            offset: 0,
+            next,
+            pending: Vec::new(),
+            pending_first: next,
+            refused: 0,
+            failures: 0,
+        })
+    }
+
+    /// Adds a record; it is on disk after the next commit. Returns its number.
+    pub fn append(&mut self, kind: u8, body: &[u8]) -> u64 {
+        let sequence = self.next;
+        self.next += 1;
+        if self.pending.is_empty() {
+            self.pending_first = sequence;
+        }
+        if self.pending.len() + body.len() > PENDING_BYTES_MAX {
+            self.refused += body.len();
+        } else {
+            put_record(&mut self.pending, sequence, kind, body);
+        }
+        sequence
+    }
+
+    /// Brings everything to disk.
+    ///
+    /// # Errors
+    /// If it cannot, in a new segment either. Nothing that was appended since the last commit is promised then, and
+    /// the writer must not be used any more: open another.
+    pub fn commit(&mut self) -> Result<(), LogError> {
+        if self.refused > 0 {
+            return Err(LogError::Behind(self.pending.len() + self.refused));
+        }
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.write() {
+            tracing::warn!(%error, "the log's segment is given up and written again");
+            self.failures += 1;
+            self.file = None;
+            self.write()?;
+        }
+        self.pending.clear();
+        self.pending_first = self.next;
+        if self.offset >= SEGMENT_BYTES {
+            self.file = None;
+        }
+        Ok(())
+    }
+
+    /// Commits and begins a new segment. Returns the number of its first record.
+    ///
+    /// # Errors
+    /// As [`LogWriter::commit`].
+    pub fn rotate(&mut self) -> Result<u64, LogError> {
+        self.commit()?;
+        self.file = None;
+        Ok(self.next)
+    }
+
+    /// Removes segments whose records all come before `sequence`.
+    ///
+    /// # Errors
+    /// If the disk refuses; the rest is removed next time.
+    pub fn remove_before(&mut self, sequence: u64) -> Result<(), LogError> {
+        while let [oldest, second, ..] = self.segments.as_slice() {
+            if second.first > sequence {
+                break;
+            }
+            let (first, attempt) = (oldest.first, oldest.attempt);
+            match self.storage.remove(&segment_path(first, attempt)) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(LogError::Write { first, source });
+                }
+                _ => self.segments.remove(0),
+            };
+        }
+        self.storage
+            .sync_dir(Path::new(DIR))
+            .map_err(|source| LogError::Write { first: sequence, source })
+    }
+
+    /// Bytes on disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Segments that were given up.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// The number of the next record.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.next
+    }
+
+    /// Writes what is pending into the open segment, or a new one, and syncs it.
+    fn write(&mut self) -> Result<(), LogError> {
+        let file = match &self.file {
+            Some(file) => Arc::clone(file),
+            None => self.begin()?,
+        };
+        let first = self.segments.last().map_or(0, |segment| segment.first);
+        let result = file.write_at(&self.pending, self.offset).and_then(|()| file.sync());
+        result.map_err(|source| LogError::Write { first, source })?;
+        self.offset += self.pending.len() as u64;
+        if let Some(segment) = self.segments.last_mut() {
+            segment.bytes = self.offset;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<Arc<dyn File>, LogError> {
+        let first = self.pending_first;
+        let begin = |source| LogError::Begin { first, source };
+        let (attempt, file) = self.create(first).map_err(begin)?;
+        self.segments.push(Segment { first, attempt, bytes: 0 });
+        self.storage.sync_dir(Path::new(DIR)).map_err(begin)?;
+        self.offset = 0;
+        self.file = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Makes the file. A segment of the same name is one that was given up, or one that a crash left without a record.
+    fn create(&self, first: u64) -> io::Result<(u32, Arc<dyn File>)> {
+        for attempt in 0..ATTEMPTS_MAX {
+            match self.storage.create(&segment_path(first, attempt)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => return other.map(|file| (attempt, file)),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
