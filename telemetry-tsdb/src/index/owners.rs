@@ -1,0 +1,114 @@
+//! Owners: whose a series is, named when the name becomes known.
+//!
+//! An owner is a number from the moment its first sample comes. What is known of it may grow; once it is bound, its
+//! labels stay. Every sample that was ever stored under the number is read under the labels that are known now.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::LabelPairs;
+
+/// The number of an owner; 0 is nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OwnerRef(pub u32);
+
+/// The owner has other labels for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("owner {0:?} is bound already")]
+pub struct AlreadyBound(pub OwnerRef);
+
+/// All owners.
+#[derive(Default)]
+pub struct Owners(RwLock<Arc<Vec<Owner>>>);
+
+/// What is known of one.
+#[derive(Clone, Debug, Default)]
+pub struct Owner {
+    pub(super) labels: Arc<[(Arc<str>, Arc<str>)]>,
+    pub(super) is_bound: bool,
+    /// Numbers that a damaged log left without a record.
+    pub(super) is_known: bool,
+}
+
+/// The owners at one moment: a query sees one such moment.
+pub type OwnersView = Arc<Vec<Owner>>;
+
+fn pairs(labels: &[(&str, &str)]) -> Arc<[(Arc<str>, Arc<str>)]> {
+    let mut pairs: LabelPairs =
+        labels.iter().map(|(name, value)| (Arc::from(*name), Arc::from(*value))).collect();
+    pairs.sort();
+    pairs.dedup_by(|later, first| later.0 == first.0);
+    pairs.into()
+}
+
+// === impl Owners ===
+
+impl Owners {
+    /// A new owner, known by what is known of it so far.
+    pub fn create(&self, labels: &[(&str, &str)]) -> OwnerRef {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let owners = Arc::make_mut(&mut all);
+        if owners.is_empty() {
+            owners.push(Owner::default());
+        }
+        let number = u32::try_from(owners.len()).unwrap_or(u32::MAX);
+        owners.push(Owner { labels: pairs(labels), is_bound: false, is_known: true });
+        OwnerRef(number)
+    }
+
+    /// Says what is known of an owner now. Twice the same is fine.
+    ///
+    /// # Errors
+    /// If the owner is bound to other labels.
+    pub fn bind(&self, owner: OwnerRef, labels: &[(&str, &str)]) -> Result<(), AlreadyBound> {
+        self.put(owner, true, labels)
+    }
+
+    /// Puts an owner back as a log or a file has it. What is bound stays bound.
+    ///
+    /// # Errors
+    /// If the owner is bound to other labels.
+    pub fn put(&self, owner: OwnerRef, is_bound: bool, labels: &[(&str, &str)]) -> Result<(), AlreadyBound> {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let labels = pairs(labels);
+        if let Some(known) = all.get(owner.0 as usize)
+            && known.is_bound
+        {
+            return if known.labels == labels || !is_bound { Ok(()) } else { Err(AlreadyBound(owner)) };
+        }
+        let owners = Arc::make_mut(&mut all);
+        let at = owner.0 as usize;
+        if owners.len() <= at {
+            owners.resize_with(at + 1, Owner::default);
+        }
+        if let Some(cell) = owners.get_mut(at) {
+            *cell = Owner { labels, is_bound, is_known: true };
+        }
+        Ok(())
+    }
+
+    /// The owners as they are known now.
+    #[must_use]
+    pub fn view(&self) -> OwnersView {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The number the next owner gets.
+    #[must_use]
+    pub fn next(&self) -> u32 {
+        u32::try_from(self.view().len().max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// All that are known: number, whether bound, labels.
+    #[must_use]
+    pub fn all(&self) -> Vec<(OwnerRef, bool, Arc<[(Arc<str>, Arc<str>)]>)> {
+        let view = self.view();
+        let known = (0u32..).zip(view.iter()).filter(|(_, owner)| owner.is_known);
+        known.map(|(n, owner)| (OwnerRef(n), owner.is_bound, Arc::clone(&owner.labels))).collect()
+    }
+}
+
+/// The labels of an owner in a view.
+#[must_use]
+pub fn labels_of(view: &OwnersView, owner: OwnerRef) -> &[(Arc<str>, Arc<str>)] {
+    view.get(owner.0 as usize).map_or(&[], |owner| &owner.labels)
+}
