@@ -6,8 +6,9 @@
 
 pub mod block;
 pub mod codec;
-pub mod db;
+//pub mod db;
 pub mod fs;
 pub mod head;
 pub mod index;
 pub mod log;
+mod wire;
