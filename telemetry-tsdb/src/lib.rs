@@ -6,7 +6,7 @@
 
 pub mod block;
 pub mod codec;
-//pub mod db;
+pub mod db;
 pub mod fs;
 pub mod head;
 pub mod index;

@@ -1,7 +1,6 @@
 //! Several files become one: short columns become long ones, late samples find their place, deleted ones go.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasher;
 use std::io;
 use std::sync::Arc;
 

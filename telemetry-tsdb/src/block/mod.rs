@@ -13,7 +13,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use compact::{Deleted, compact, join};
+pub use compact::{Deleted, OwnerOf, compact, encode, join};
 pub use meta::BlockMeta;
 pub use reader::{Block, BlockReader, ChunkRef, Damage, Verified};
 pub use writer::BlockWriter;

@@ -201,7 +201,8 @@ impl Group {
         debug_assert_eq!(self.place(row.t), Placed::New, "rows come in the order of time");
         let window = window_of(row.t);
         if window > self.window {
-            self.freeze(window - 1, packer);
+            self.close(packer);
+            self.window = window;
         }
         let row = Arc::new(row);
         self.last = Some(Arc::clone(&row));
@@ -234,21 +235,41 @@ impl Group {
 
     /// Closes the open window if it is `number` or an older one: later rows belong to later windows.
     pub fn freeze(&mut self, number: i64, packer: &mut Packer) {
-        if self.window > number {
-            return;
+        if self.window <= number && self.close(packer) {
+            self.window += 1;
+            self.publish();
         }
+    }
+
+    /// Rows of windows up to `number` are late from now on, whether the group had any or not: those windows are in
+    /// files.
+    pub fn close_through(&mut self, number: i64) {
+        debug_assert!(self.window > number || (self.rows.is_empty() && self.stripes.is_empty()), "rows left behind");
+        self.window = self.window.max(number.saturating_add(1));
+        self.publish();
+    }
+
+    /// Makes a window of the rows there are; false if there are none.
+    fn close(&mut self, packer: &mut Packer) -> bool {
         if !self.rows.is_empty() {
             self.pack(packer);
         }
-        if !self.stripes.is_empty() {
-            let stripes = std::mem::take(&mut self.stripes);
-            let series: Arc<[SeriesId]> = self.series.as_slice().into();
-            let window = Window { group: self.id, number: self.window, stripes, series };
-            self.end_idle(&window);
-            self.frozen.push(Arc::new(window));
+        if self.stripes.is_empty() {
+            return false;
         }
-        self.window = number + 1;
-        self.publish();
+        let stripes = std::mem::take(&mut self.stripes);
+        let series: Arc<[SeriesId]> = self.series.as_slice().into();
+        let window = Window { group: self.id, number: self.window, stripes, series };
+        self.end_idle(&window);
+        self.frozen.push(Arc::new(window));
+        true
+    }
+
+    /// Whether it has rows of windows up to `number`.
+    #[must_use]
+    pub fn is_due(&self, number: i64) -> bool {
+        let is_open_due = self.window <= number && !(self.rows.is_empty() && self.stripes.is_empty());
+        is_open_due || self.frozen(number).next().is_some()
     }
 
     /// Complete windows up to `number`.

@@ -80,6 +80,22 @@ impl LateSamples {
         self.0.write().unwrap_or_else(PoisonError::into_inner).frozen = Arc::default();
     }
 
+    /// All lists.
+    #[must_use]
+    pub fn all(&self) -> Vec<(SeriesId, LateSeries)> {
+        let lists = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        lists.frozen.iter().chain(lists.open.iter()).map(|(id, list)| (*id, Arc::clone(list))).collect()
+    }
+
+    /// Forgets samples before a time.
+    pub fn drop_before(&self, t: i64) {
+        let mut lists = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        lists.open.retain(|_, list| {
+            Arc::make_mut(list).retain(|entry| entry.0 >= t);
+            !list.is_empty()
+        });
+    }
+
     /// How many samples there are.
     #[must_use]
     pub fn samples(&self) -> usize {

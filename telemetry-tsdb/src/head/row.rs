@@ -1,5 +1,6 @@
 //! One row: what all series of a group said at one time.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use telemetry_model::NativeHistogram;
@@ -54,13 +55,11 @@ impl Row {
         Self { t, values: vec![0.0; slots], present: Bits::new(slots), histograms: Vec::new() }
     }
 
-    /// Empties the row and gives it another time; its memory stays.
-    pub fn reset(&mut self, t: i64, slots: usize) {
-        self.t = t;
-        self.values.clear();
-        self.values.resize(slots, 0.0);
-        self.present = Bits::new(slots);
-        self.histograms.clear();
+    /// A row of floats; absent cells hold zero.
+    #[must_use]
+    pub fn from_parts(t: i64, values: Vec<f64>, present: Bits) -> Self {
+        debug_assert_eq!(values.len(), present.len(), "a bit a cell");
+        Self { t, values, present, histograms: Vec::new() }
     }
 
     /// How many slots the row has room for.
@@ -128,6 +127,17 @@ impl Row {
     #[must_use]
     pub fn present(&self) -> &Bits {
         &self.present
+    }
+
+    /// Which cells are there and floats.
+    #[must_use]
+    pub fn floats(&self) -> Cow<'_, Bits> {
+        if self.histograms.is_empty() {
+            return Cow::Borrowed(&self.present);
+        }
+        let mut floats = self.present.clone();
+        self.histograms.iter().for_each(|(slot, _)| floats.clear(*slot as usize));
+        Cow::Owned(floats)
     }
 
     /// Histogram cells in the order of their slots.

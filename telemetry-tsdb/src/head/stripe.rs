@@ -68,6 +68,28 @@ impl Stripe {
         self.data.get(begin..end).unwrap_or(&[])
     }
 
+    /// The rows that were packed. What cannot be decoded is absent.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Row> {
+        let slots = self.slots();
+        let mut rows: Vec<Row> = self.times.iter().map(|t| Row::new(*t, slots)).collect();
+        let mut cells = Decoded::default();
+        for slot in (0u32..).take(slots) {
+            cells.clear();
+            if self.read(slot, &mut cells).is_err() {
+                continue;
+            }
+            let mut histograms = cells.histograms.iter().peekable();
+            for (at, row) in rows.iter_mut().enumerate().filter(|(at, _)| cells.has(*at)) {
+                match histograms.next_if(|(of, _)| *of as usize == at) {
+                    Some((_, histogram)) => row.set_histogram(slot, Arc::clone(histogram)),
+                    None => row.set(slot, cells.values.get(at).copied().unwrap_or(0.0)),
+                }
+            }
+        }
+        rows
+    }
+
     /// Appends the cells of a slot: one a row, absent ones too.
     ///
     /// # Errors

@@ -175,14 +175,19 @@ impl FileIndex {
         self.owners.iter().map(|(owner, (is_bound, labels))| (*owner, *is_bound, labels))
     }
 
-    /// The series that all matchers want, growing, with their labels.
+    /// The series that all matchers want, growing, with their labels; those that `is_known` already are left out.
     #[must_use]
-    pub fn select(&self, matchers: &[CompiledMatcher], owners: &OwnersView) -> Vec<(SeriesId, LabelPairs)> {
+    pub fn select(
+        &self,
+        matchers: &[CompiledMatcher],
+        owners: &OwnersView,
+        is_known: impl Fn(SeriesId) -> bool,
+    ) -> Vec<(SeriesId, LabelPairs)> {
         let tests: Vec<_> = matchers.iter().map(|matcher| self.prepare(matcher, owners)).collect();
         let mut found = Vec::new();
         for entry in &self.series {
             let refs = self.refs(entry);
-            if tests.iter().all(|test| test.wants(refs, entry.owner)) {
+            if tests.iter().all(|test| test.wants(refs, entry.owner)) && !is_known(entry.id) {
                 found.push((entry.id, merge(self.pairs(refs), self.owner_labels(entry.owner, owners))));
             }
         }

@@ -29,6 +29,16 @@ pub struct Owner {
     pub(super) is_known: bool,
 }
 
+// === impl Owner ===
+
+impl Owner {
+    /// Whether it is bound, and its labels; `None` for a number whose record is lost.
+    #[must_use]
+    pub fn known(&self) -> Option<(bool, &[(Arc<str>, Arc<str>)])> {
+        self.is_known.then_some((self.is_bound, &*self.labels))
+    }
+}
+
 /// The owners at one moment: a query sees one such moment.
 pub type OwnersView = Arc<Vec<Owner>>;
 

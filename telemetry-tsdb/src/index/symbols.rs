@@ -1,6 +1,5 @@
 //! Interned strings: each kept once, known by a number.
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use ahash::RandomState;

@@ -89,10 +89,10 @@ proptest! {
         });
         let file = FileIndex::parse(&bytes).unwrap();
         for seen in [&view, &Arc::default()] {
-            let selected = file.select(&compiled, seen);
+            let selected = file.select(&compiled, seen, |_| false);
             prop_assert_eq!(selected.iter().map(|s| s.0).collect::<Vec<_>>(), expected.clone());
         }
-        for (id, labels) in file.select(&compiled, &view) {
+        for (id, labels) in file.select(&compiled, &view, |_| false) {
             prop_assert_eq!(Some(labels), index.labels(id, &view));
         }
     }

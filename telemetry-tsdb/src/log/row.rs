@@ -166,7 +166,7 @@ impl RowDecoder {
         let changed = take_bytes(&mut body, bytes)?;
         let mut values = before.map_or_else(Vec::new, |(old, _)| old.to_vec());
         values.resize(slots, 0.0);
-        for (at, value) in values.iter_mut().enumerate().filter(|(at, _)| bit_of(changed, *at)) {
+        for (_, value) in values.iter_mut().enumerate().filter(|(at, _)| bit_of(changed, *at)) {
             *value = step(&mut body, *value)?;
         }
         // The writer's next row builds upon its own, where an absent cell holds zero.

@@ -1,0 +1,399 @@
+//! Keeping house: cutting the log, writing windows, joining files, letting old ones go, taking the disk up again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+
+use super::append::complete_window;
+use super::record::{self, Tombstone, kind};
+use super::writer::Writer;
+use super::{Db, Error, Mode, Stats};
+use crate::block::{self, Block, BlockMeta};
+use crate::head::{Row, Stripe, WINDOW_MS, window_of};
+use crate::index::{OwnerRef, SeriesId};
+
+/// What compaction joins first: six windows.
+const BUCKET_MS: i64 = 2 * 60 * 60 * 1000;
+/// What it joins then.
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// The two hours a time lies in.
+pub(super) fn bucket_of(t: i64) -> i64 {
+    t.div_euclid(BUCKET_MS)
+}
+
+/// What one call of [`Db::maintain`] did. There may be more to do at once after anything but `Nothing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing was due.
+    Nothing,
+    /// The log is written again after a failure.
+    Recovered,
+    /// Windows became files.
+    Flushed,
+    /// Files became one.
+    Compacted,
+    /// Files were removed.
+    Expired,
+    /// Something was due and failed; it is tried again.
+    Failed,
+}
+
+/// What housekeeping remembers.
+#[derive(Default)]
+pub struct House {
+    /// The window in which the log was last cut.
+    cut: Option<i64>,
+    /// Buckets that could not be joined, with the number of the newest file in them then.
+    given_up: BTreeMap<i64, u64>,
+}
+
+// === impl Db ===
+
+impl Db {
+    /// Does one piece of what is due. Call it every few seconds, and again at once while it does something.
+    pub fn maintain(&self) -> Work {
+        if self.is_read_only() {
+            return Work::Nothing;
+        }
+        let mut house = self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now_ms();
+        if self.health.mode() == Mode::Degraded {
+            return self.try_recover();
+        }
+        self.try_cut(&mut house, now);
+        let done = complete_window(now, self.config.flush_delay_ms);
+        if self.is_flush_due(done) {
+            return self.try_flush(done, now);
+        }
+        if self.expire(now) > 0 {
+            return Work::Expired;
+        }
+        if self.config.compaction && self.storage.is_some() { self.try_compact(&mut house, now) } else { Work::Nothing }
+    }
+
+    /// Takes the log up again after a failure: a new segment, a checkpoint, and everything in memory that no earlier
+    /// segment is known to hold.
+    fn try_recover(&self) -> Work {
+        let mut writer = self.writer();
+        let next = writer.next_sequence;
+        let result = self.begin_log(&mut writer, next).and_then(|()| self.log_again(&mut writer));
+        match result {
+            Ok(()) => {
+                self.health.recover();
+                self.durable_through.fetch_max(writer.newest, Relaxed);
+                self.health.counters.log_recoveries.fetch_add(1, Relaxed);
+                tracing::info!("the log is written again");
+                Work::Recovered
+            }
+            Err(error) => {
+                self.degrade(&mut writer, &error.to_string());
+                Work::Failed
+            }
+        }
+    }
+
+    /// Logs rows that are newer than what was last acknowledged, and all late samples.
+    fn log_again(&self, writer: &mut Writer) -> Result<(), Error> {
+        let durable = self.durable_through();
+        for at in 0..writer.groups.len() {
+            let Some(group) = writer.groups.get(at) else { continue };
+            let (id, view) = (group.id(), group.view().load_full());
+            let frozen = view.frozen.iter().flat_map(|window| window.stripes.iter());
+            let stripes: Vec<Arc<Stripe>> = frozen.chain(view.stripes.iter()).cloned().collect();
+            for stripe in stripes {
+                if stripe.times().last().is_some_and(|t| *t > durable) {
+                    for row in stripe.rows().into_iter().filter(|row| row.t > durable) {
+                        writer.log_whole_row(id, &row);
+                    }
+                    self.commit_log(writer)?;
+                }
+            }
+            let staged: Vec<Row> =
+                view.rows.iter().filter(|row| row.t > durable).map(|row| Row::clone(row)).collect();
+            staged.iter().for_each(|row| writer.log_whole_row(id, row));
+        }
+        let mut body = Vec::new();
+        for (series, list) in self.late.all() {
+            body.clear();
+            list.iter().for_each(|(t, sample)| record::put_sample(&mut body, series, *t, sample));
+            writer.log_record(kind::SAMPLES, &body);
+        }
+        self.commit_log(writer)
+    }
+
+    fn commit_log(&self, writer: &mut Writer) -> Result<(), Error> {
+        writer.log.as_mut().map_or(Ok(()), |log| Ok(log.commit()?))
+    }
+
+    /// Begins a segment at each border of windows, so that the log can be cut there.
+    fn try_cut(&self, house: &mut House, now: i64) {
+        if self.storage.is_none() || house.cut == Some(window_of(now)) {
+            return;
+        }
+        let mut writer = self.writer();
+        house.cut = Some(window_of(now));
+        if let Err(error) = writer.new_cut(self) {
+            self.health.counters.log_failures.fetch_add(1, Relaxed);
+            self.degrade(&mut writer, &error.to_string());
+        }
+    }
+
+    fn is_flush_due(&self, done: i64) -> bool {
+        let writer = self.writer();
+        writer.groups.iter().any(|group| group.is_due(done))
+    }
+
+    fn try_flush(&self, done: i64, now: i64) -> Work {
+        if self.storage.is_none() {
+            self.writer().freeze(done);
+            let oldest = window_of(now.saturating_sub(self.config.retention.raw_ms));
+            self.release(oldest.saturating_sub(1));
+            self.late.drop_before(oldest.saturating_mul(WINDOW_MS));
+            return Work::Nothing;
+        }
+        match self.flush(done) {
+            Ok(_) => Work::Flushed,
+            Err(error) => {
+                self.health.counters.window_failures.fetch_add(1, Relaxed);
+                tracing::error!(%error, "windows cannot be written; they stay in memory");
+                let waiting = i64::try_from(self.config.waiting_windows_max).unwrap_or(i64::MAX);
+                let oldest = done.saturating_sub(waiting);
+                let dropped = {
+                    let writer = self.writer();
+                    writer.groups.iter().map(|group| group.frozen(oldest).count()).sum::<usize>()
+                };
+                if dropped > 0 {
+                    self.health.counters.windows_dropped.fetch_add(dropped as u64, Relaxed);
+                    self.release(oldest);
+                }
+                self.make_room(now);
+                Work::Failed
+            }
+        }
+    }
+
+    /// Removes files whose time is over, and the oldest while all are too large or the disk too full. Returns how many.
+    fn expire(&self, now: i64) -> usize {
+        let blocks = self.blocks.load_full();
+        let retention = &self.config.retention;
+        let is_old = |found: &Arc<Block>| {
+            let meta = found.meta();
+            meta.max_t < now.saturating_sub(retention.of_tier(meta.tier_ms))
+        };
+        let mut gone: Vec<Arc<Block>> = blocks.iter().filter(|found| is_old(found)).cloned().collect();
+        if self.config.bytes_max > 0 {
+            let mut total: u64 = blocks.iter().map(|found| found.bytes()).sum();
+            total -= gone.iter().map(|found| found.bytes()).sum::<u64>();
+            for found in blocks.iter().filter(|found| !is_old(found)) {
+                if total <= self.config.bytes_max {
+                    break;
+                }
+                total -= found.bytes();
+                gone.push(Arc::clone(found));
+            }
+        }
+        if gone.is_empty() && self.is_nearly_full() {
+            gone.extend(blocks.first().cloned());
+        }
+        self.remove_blocks(&gone);
+        self.health.counters.blocks_expired.fetch_add(gone.len() as u64, Relaxed);
+        gone.len()
+    }
+
+    fn is_nearly_full(&self) -> bool {
+        let free = self.storage.as_ref().and_then(|storage| storage.free_bytes());
+        free.is_some_and(|free| free < self.config.free_floor_bytes)
+    }
+
+    /// Gives the oldest file away for windows that wait.
+    fn make_room(&self, now: i64) {
+        if self.expire(now) == 0 && self.is_nearly_full() {
+            let oldest: Vec<_> = self.blocks.load().first().cloned().into_iter().collect();
+            self.remove_blocks(&oldest);
+            self.health.counters.blocks_expired.fetch_add(oldest.len() as u64, Relaxed);
+        }
+    }
+
+    fn remove_blocks(&self, gone: &[Arc<Block>]) {
+        if gone.is_empty() {
+            return;
+        }
+        self.blocks.rcu(|old| {
+            let stays = |found: &&Arc<Block>| !gone.iter().any(|other| Arc::ptr_eq(other, found));
+            old.iter().filter(stays).cloned().collect::<Vec<_>>()
+        });
+        let Some(storage) = &self.storage else { return };
+        for found in gone {
+            if let Err(error) = storage.remove(found.path()) {
+                tracing::warn!(file = %found.path().display(), %error, "a file cannot be removed");
+            }
+        }
+        if let Err(error) = storage.sync_dir(std::path::Path::new(block::DIR)) {
+            tracing::warn!(%error, "the directory of files cannot be synced");
+        }
+    }
+
+    /// Joins the files of one bucket, or of one day.
+    fn try_compact(&self, house: &mut House, now: i64) -> Work {
+        let Some((bucket, meta, inputs)) = self.next_compaction(house, now) else { return Work::Nothing };
+        match self.compact(meta, &inputs) {
+            Ok(()) => {
+                self.health.counters.blocks_compacted.fetch_add(inputs.len() as u64, Relaxed);
+                Work::Compacted
+            }
+            Err(error) => {
+                self.health.counters.compaction_failures.fetch_add(1, Relaxed);
+                tracing::warn!(%error, "files cannot be joined; they are served as they are");
+                house.given_up.insert(bucket, newest_of(&inputs));
+                Work::Failed
+            }
+        }
+    }
+
+    fn compact(&self, meta: BlockMeta, inputs: &[Arc<Block>]) -> Result<(), Error> {
+        let storage = self.storage()?;
+        let tombstones = self.tombstones.load_full();
+        let deleted = |id: SeriesId| ranges_of(&tombstones, id);
+        let owners = self.owners.view();
+        let owner = |of: OwnerRef| {
+            let known = owners.get(of.0 as usize)?;
+            known.known().map(|(is_bound, labels)| (is_bound, labels.to_vec()))
+        };
+        let is_day = meta.level == 2;
+        let result = if is_day {
+            block::join(&storage, meta, inputs, &owner)
+        } else {
+            block::compact(&storage, meta, inputs, &deleted, &owner)
+        };
+        let damage = |damage: block::Damage| Error::Damaged { file: String::new(), reason: damage.to_string() };
+        let meta = result.map_err(damage)?;
+        let made = Arc::new(Block::open(&*storage, &meta.path()).map_err(damage)?);
+        self.blocks.rcu(|old| {
+            let stays = old.iter().filter(|found| !inputs.iter().any(|input| Arc::ptr_eq(input, found)));
+            let mut all: Vec<_> = stays.cloned().chain(std::iter::once(Arc::clone(&made))).collect();
+            all.sort_by_key(|found| (found.meta().min_t, found.meta().id));
+            all
+        });
+        self.remove_blocks(inputs);
+        Ok(())
+    }
+
+    fn next_compaction(&self, house: &House, now: i64) -> Option<(i64, BlockMeta, Vec<Arc<Block>>)> {
+        let settled = now.saturating_sub(self.config.out_of_order_window_ms + self.config.flush_delay_ms + WINDOW_MS);
+        let blocks = self.blocks.load_full();
+        let raw: Vec<_> = blocks.iter().filter(|found| found.meta().tier_ms == 0).cloned().collect();
+        let mut buckets: BTreeMap<i64, Vec<Arc<Block>>> = BTreeMap::new();
+        for found in raw.iter().filter(|found| found.meta().level < 2) {
+            buckets.entry(bucket_of(found.meta().min_t)).or_default().push(Arc::clone(found));
+        }
+        for (bucket, inputs) in &buckets {
+            let is_over = bucket.saturating_add(1).saturating_mul(BUCKET_MS) <= settled;
+            let is_new = inputs.iter().any(|found| found.meta().level == 0);
+            let is_given_up = house.given_up.get(bucket) == Some(&newest_of(inputs));
+            if is_over && is_new && !is_given_up {
+                return Some((*bucket, self.joined_meta(1, *bucket * BUCKET_MS, BUCKET_MS, inputs), inputs.clone()));
+            }
+        }
+        let mut days: BTreeMap<i64, Vec<Arc<Block>>> = BTreeMap::new();
+        for found in raw.iter().filter(|found| found.meta().level == 1) {
+            days.entry(found.meta().min_t.div_euclid(DAY_MS)).or_default().push(Arc::clone(found));
+        }
+        let due = |day: i64| day.saturating_add(1).saturating_mul(DAY_MS) <= settled;
+        let (day, inputs) = days.into_iter().find(|(day, inputs)| due(*day) && inputs.len() > 1)?;
+        let key = i64::MAX - day;
+        if house.given_up.get(&key) == Some(&newest_of(&inputs)) {
+            return None;
+        }
+        Some((key, self.joined_meta(2, day * DAY_MS, DAY_MS, &inputs), inputs))
+    }
+
+    fn joined_meta(&self, level: u8, from: i64, len: i64, inputs: &[Arc<Block>]) -> BlockMeta {
+        let mut writer = self.writer();
+        writer.next_block += 1;
+        let sources = inputs.iter().flat_map(|input| {
+            std::iter::once(input.meta().id).chain(input.meta().sources.iter().copied().filter(|_| level == 1))
+        });
+        BlockMeta {
+            id: writer.next_block,
+            level,
+            min_t: from,
+            max_t: from + len - 1,
+            sources: sources.collect(),
+            ..BlockMeta::default()
+        }
+    }
+
+    /// Deletes a time range of the series that match. They are gone from every answer at once, and from disk once the
+    /// file they are in is joined with others. Returns how many series it was.
+    ///
+    /// # Errors
+    /// If a matcher or a file cannot be read.
+    pub fn delete(&self, matchers: &[telemetry_model::Matcher], from: i64, to: i64) -> Result<usize, Error> {
+        if self.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        let selection = self.select(matchers, from, to)?;
+        let mut series: Vec<SeriesId> =
+            selection.series().iter().flat_map(|selected| selected.ids().iter().copied()).collect();
+        series.sort_unstable();
+        let count = selection.series().len();
+        let tombstone = Tombstone { from, to, series };
+        let mut body = Vec::new();
+        record::put_tombstone(&mut body, &tombstone);
+        let mut writer = self.writer();
+        writer.log_record(kind::TOMBSTONE, &body);
+        self.add_tombstone(tombstone);
+        Ok(count)
+    }
+
+    pub(super) fn add_tombstone(&self, tombstone: Tombstone) {
+        self.tombstones.rcu(|old| {
+            let mut all = Vec::clone(old);
+            if !all.contains(&tombstone) {
+                all.push(tombstone.clone());
+            }
+            all
+        });
+    }
+
+    /// A picture of the store.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let blocks = self.blocks.load_full();
+        let writer = self.writer();
+        Stats {
+            series: self.index.len(),
+            groups: writer.groups.len(),
+            head_bytes: writer.groups.iter().map(|group| group.bytes()).sum(),
+            index_bytes: self.index.bytes(),
+            log_bytes: writer.log.as_ref().map_or(0, |log| log.bytes()),
+            blocks: blocks.len(),
+            block_bytes: blocks.iter().map(|found| found.bytes()).sum(),
+            block_samples: blocks.iter().map(|found| found.meta().samples).sum(),
+            late_samples: self.late.samples(),
+        }
+    }
+
+    /// Its files, oldest first.
+    #[must_use]
+    pub fn blocks(&self) -> Arc<Vec<Arc<Block>>> {
+        self.blocks.load_full()
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn health(&self) -> &super::Health {
+        &self.health
+    }
+}
+
+fn newest_of(blocks: &[Arc<Block>]) -> u64 {
+    blocks.iter().map(|found| found.meta().id).max().unwrap_or(0)
+}
+
+/// What is deleted of a series.
+pub(super) fn ranges_of(tombstones: &[Tombstone], id: SeriesId) -> Vec<(i64, i64)> {
+    let of = |tombstone: &&Tombstone| tombstone.series.binary_search(&id).is_ok();
+    tombstones.iter().filter(of).map(|tombstone| (tombstone.from, tombstone.to)).collect()
+}

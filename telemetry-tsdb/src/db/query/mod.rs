@@ -1,0 +1,319 @@
+//! Reading: which series, and their samples in a range. A selection is a moment of the store; what is written, joined
+//! or removed afterwards does not change it.
+
+mod column;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use telemetry_model::Matcher;
+
+use super::maintain::ranges_of;
+use super::series::SeriesRef;
+use super::{Db, Error, Tombstone};
+use crate::block::{Block, BlockReader, Damage};
+use crate::codec::Decoded;
+use crate::head::{GroupId, GroupView, LateSeries, Sample, Slot, WINDOW_MS, Window};
+use crate::index::{LabelPairs, SeriesId, compile};
+
+pub use column::{Column, SharedTimes};
+
+use column::Joiner;
+
+/// Series that were asked for, in the order of their labels.
+pub struct Selection {
+    series: Vec<Selected>,
+    moment: Arc<Moment>,
+}
+
+/// One series as a reader sees it: all stored series that bear its labels.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    labels: LabelPairs,
+    /// Younger first: of two samples at one time the younger series' is read.
+    ids: Vec<SeriesId>,
+}
+
+/// Reads the series of a selection. One a thread.
+pub struct Reader {
+    moment: Arc<Moment>,
+    readers: Vec<BlockReader>,
+    joiner: Joiner,
+    shared: SharedTimes,
+    decoded: Decoded,
+    times: Vec<i64>,
+}
+
+/// What is read from.
+struct Moment {
+    /// In order first, then late ones.
+    blocks: Vec<Arc<Block>>,
+    views: Vec<Arc<GroupView>>,
+    places: HashMap<SeriesId, (GroupId, Slot), ahash::RandomState>,
+    late: HashMap<SeriesId, [Option<LateSeries>; 2], ahash::RandomState>,
+    tombstones: Arc<Vec<Tombstone>>,
+}
+
+// === impl Db ===
+
+impl Db {
+    /// The series that all matchers want and that may have a sample in the range.
+    ///
+    /// # Errors
+    /// If an expression is malformed, or the index of a file is damaged.
+    pub fn select(&self, matchers: &[Matcher], from: i64, to: i64) -> Result<Selection, Error> {
+        let compiled = compile(matchers)?;
+        // Views before files: a window that leaves memory in between is in a file that is seen.
+        let views: Vec<_> = self.group_handles().iter().map(|handle| handle.view.load_full()).collect();
+        let wanted = |found: &&Arc<Block>| found.meta().tier_ms == 0 && found.meta().overlaps(from, to);
+        let mut blocks: Vec<Arc<Block>> = self.blocks.load().iter().filter(wanted).cloned().collect();
+        blocks.sort_by_key(|found| (found.meta().out_of_order, found.meta().min_t, found.meta().id));
+        let owners = self.owners.view();
+        let in_head: Vec<SeriesId> = self.index.select(&compiled, &owners).iter().collect();
+        let mut labels: BTreeMap<SeriesId, LabelPairs> =
+            self.index.labels_of_all(&in_head, &owners).into_iter().collect();
+        for found in &blocks {
+            let index = found.index().map_err(damaged)?;
+            for (id, pairs) in index.select(&compiled, &owners, |id| labels.contains_key(&id)) {
+                labels.entry(id).or_insert(pairs);
+            }
+        }
+        let places = self.places.get_all(in_head.iter().copied());
+        let late = if self.late.is_empty() {
+            HashMap::default()
+        } else {
+            labels.keys().map(|id| (*id, self.late.get(*id))).collect()
+        };
+        let moment = Moment {
+            blocks,
+            views,
+            places: places.into_iter().map(|(id, group, slot)| (id, (group, slot))).collect(),
+            late,
+            tombstones: self.tombstones.load_full(),
+        };
+        Ok(Selection { series: by_labels(labels), moment: Arc::new(moment) })
+    }
+
+    /// Names of the labels that series have, of those that all matchers want.
+    ///
+    /// # Errors
+    /// As [`Db::select`].
+    pub fn label_names(&self, matchers: &[Matcher], from: i64, to: i64) -> Result<Vec<Arc<str>>, Error> {
+        let selection = self.select(matchers, from, to)?;
+        let names: BTreeSet<Arc<str>> =
+            selection.series.iter().flat_map(|s| s.labels.iter().map(|(name, _)| Arc::clone(name))).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    /// Values of a label.
+    ///
+    /// # Errors
+    /// As [`Db::select`].
+    pub fn label_values(&self, label: &str, matchers: &[Matcher], from: i64, to: i64) -> Result<Vec<Arc<str>>, Error> {
+        let selection = self.select(matchers, from, to)?;
+        let values: BTreeSet<Arc<str>> = selection
+            .series
+            .iter()
+            .filter_map(|s| s.labels.iter().find(|(name, _)| &**name == label))
+            .map(|(_, value)| Arc::clone(value))
+            .collect();
+        Ok(values.into_iter().collect())
+    }
+}
+
+fn damaged(damage: Damage) -> Error {
+    match damage {
+        Damage::Io { file, source } => {
+            Error::Io { operation: format!("read {}", file.display()), source }
+        }
+        other => Error::Damaged { file: String::new(), reason: other.to_string() },
+    }
+}
+
+/// Joins stored series that bear the same labels.
+fn by_labels(labels: BTreeMap<SeriesId, LabelPairs>) -> Vec<Selected> {
+    let mut all: Vec<Selected> =
+        labels.into_iter().map(|(id, labels)| Selected { labels, ids: vec![id] }).collect();
+    all.sort_by(|a, b| a.labels.cmp(&b.labels));
+    all.dedup_by(|later, first| {
+        let same = later.labels == first.labels;
+        if same {
+            first.ids.append(&mut later.ids);
+            first.ids.sort_unstable_by(|a, b| b.cmp(a));
+        }
+        same
+    });
+    all
+}
+
+// === impl Selection ===
+
+impl Selection {
+    /// Its series.
+    #[must_use]
+    pub fn series(&self) -> &[Selected] {
+        &self.series
+    }
+
+    /// A reader of them.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        let readers = self.moment.blocks.iter().map(|found| BlockReader::new(Arc::clone(found))).collect();
+        Reader {
+            moment: Arc::clone(&self.moment),
+            readers,
+            joiner: Joiner::default(),
+            shared: SharedTimes::default(),
+            decoded: Decoded::default(),
+            times: Vec::new(),
+        }
+    }
+}
+
+// === impl Selected ===
+
+impl Selected {
+    /// Its labels, in the order of their names.
+    #[must_use]
+    pub fn labels(&self) -> &LabelPairs {
+        &self.labels
+    }
+
+    /// The value of a label.
+    #[must_use]
+    pub fn get(&self, label: &str) -> Option<&str> {
+        let at = self.labels.binary_search_by(|(name, _)| (**name).cmp(label)).ok()?;
+        self.labels.get(at).map(|(_, value)| &**value)
+    }
+
+    /// The stored series behind it.
+    #[must_use]
+    pub fn ids(&self) -> &[SeriesId] {
+        &self.ids
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// The samples of a series from `from` to `to`, both included.
+    ///
+    /// # Errors
+    /// If something in the range is damaged: no answer rather than a wrong one.
+    pub fn read(&mut self, series: &Selected, from: i64, to: i64) -> Result<Column, Error> {
+        self.joiner.clear();
+        let mut deleted = Vec::new();
+        for id in &series.ids {
+            deleted.extend(ranges_of(&self.moment.tombstones, *id));
+            self.read_one(*id, (from, to)).map_err(damaged)?;
+        }
+        Ok(self.joiner.finish(&mut self.shared, &deleted))
+    }
+
+    fn read_one(&mut self, id: SeriesId, range: (i64, i64)) -> Result<(), Damage> {
+        let Self { moment, readers, joiner, decoded, times, .. } = self;
+        let in_order = readers.iter().take_while(|reader| !reader.block().meta().out_of_order).count();
+        let (in_order, late) = readers.split_at_mut(in_order);
+        for reader in in_order {
+            read_block(reader, id, range, joiner, decoded)?;
+        }
+        moment.read_head(id, range, joiner, decoded, times);
+        for reader in late {
+            read_block(reader, id, range, joiner, decoded)?;
+        }
+        for list in moment.late.get(&id).into_iter().flatten().flatten() {
+            list.iter().for_each(|(t, sample)| joiner.sample(*t, Some(sample), range));
+        }
+        Ok(())
+    }
+}
+
+fn read_block(
+    reader: &mut BlockReader,
+    id: SeriesId,
+    range: (i64, i64),
+    joiner: &mut Joiner,
+    decoded: &mut Decoded,
+) -> Result<(), Damage> {
+    reader.chunks(id, range, |reader, chunk| {
+        decoded.clear();
+        reader.read(&chunk, decoded)?;
+        joiner.run(&reader.times(&chunk)?, decoded, 0, range);
+        Ok(())
+    })
+}
+
+// === impl Moment ===
+
+impl Moment {
+    /// Whether a file of the selection has all of a window.
+    fn is_in_file(&self, number: i64) -> bool {
+        let (from, to) = (number * WINDOW_MS, (number + 1) * WINDOW_MS - 1);
+        let has = |found: &&Arc<Block>| {
+            !found.meta().out_of_order && found.meta().min_t <= from && to <= found.meta().max_t
+        };
+        self.blocks.iter().any(|found| has(&found))
+    }
+
+    fn read_head(
+        &self,
+        id: SeriesId,
+        range: (i64, i64),
+        joiner: &mut Joiner,
+        decoded: &mut Decoded,
+        times: &mut Vec<i64>,
+    ) {
+        let Some((group, slot)) = self.places.get(&id) else { return };
+        let Some(view) = self.views.get(group.0 as usize) else { return };
+        for window in &view.frozen {
+            let is_its = window.series.get(slot.0 as usize) == Some(&id);
+            if is_its && !self.is_in_file(window.number) {
+                run_window(window, *slot, range, joiner, decoded);
+            }
+        }
+        for stripe in &view.stripes {
+            let (first, last) = (stripe.times().first(), stripe.times().last());
+            if first.is_some_and(|t| *t <= range.1) && last.is_some_and(|t| *t >= range.0) {
+                decoded.clear();
+                if stripe.read(slot.0, decoded).is_ok() {
+                    joiner.run(stripe.times(), decoded, 0, range);
+                }
+            }
+        }
+        times.clear();
+        for row in &view.rows {
+            joiner.sample(row.t, row.get(slot.0).as_ref(), range);
+        }
+    }
+}
+
+fn run_window(window: &Window, slot: Slot, range: (i64, i64), joiner: &mut Joiner, decoded: &mut Decoded) {
+    for stripe in &window.stripes {
+        decoded.clear();
+        if stripe.read(slot.0, decoded).is_ok() {
+            joiner.run(stripe.times(), decoded, 0, range);
+        }
+    }
+}
+
+/// The sample that a view has of a series at a time.
+pub(super) fn sample_in_view(view: &GroupView, series: SeriesRef, t: i64) -> Option<Sample> {
+    let mut joiner = Joiner::default();
+    let mut decoded = Decoded::default();
+    for window in view.frozen.iter().filter(|window| window.number == crate::head::window_of(t)) {
+        if window.series.get(series.slot.0 as usize) == Some(&series.id) {
+            run_window(window, series.slot, (t, t), &mut joiner, &mut decoded);
+        }
+    }
+    for stripe in view.stripes.iter().filter(|stripe| stripe.times().binary_search(&t).is_ok()) {
+        decoded.clear();
+        if stripe.read(series.slot.0, &mut decoded).is_ok() {
+            joiner.run(stripe.times(), &decoded, 0, (t, t));
+        }
+    }
+    let column = joiner.finish(&mut SharedTimes::default(), &[]);
+    match column.histograms.first() {
+        Some((_, histogram)) => Some(Sample::Histogram(Arc::clone(histogram))),
+        None => column.values.first().copied().map(Sample::Float),
+    }
+}
