@@ -245,11 +245,13 @@ impl Db {
         }
     }
 
-    /// Puts a late sample aside, unless a row that is still in memory has the series at this time.
+    /// Puts a late sample aside, unless a row or a file has the series at this time.
     pub(super) fn insert_late(&self, series: SeriesRef, t: i64, sample: &Sample) -> Option<Amended> {
         let handles = self.group_handles();
         let view = handles.get(series.group.0 as usize)?.view.load_full();
-        if let Some(there) = super::query::sample_in_view(&view, series, t) {
+        let there = super::query::sample_in_view(&view, series, t)
+            .or_else(|| super::query::sample_in_files(&self.blocks.load(), series.id, t));
+        if let Some(there) = there {
             return Some(if there.same_bits(sample) { Amended::Same } else { Amended::Refused });
         }
         self.late.insert(series.id, t, sample.clone())

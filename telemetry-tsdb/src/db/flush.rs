@@ -63,7 +63,8 @@ impl Db {
         let mut writer = self.writer();
         let mut gone = Vec::new();
         for group in &mut writer.groups {
-            gone.extend(group.release(number).into_iter().map(|ended| ended.series));
+            let ended = group.release(number, |series| self.late.has_open(series));
+            gone.extend(ended.into_iter().map(|ended| ended.series));
         }
         self.places.remove(gone.iter().copied());
         self.index.remove(&gone);

@@ -156,6 +156,9 @@ impl Replay<'_> {
     fn series(&mut self, series: &record::SeriesRecord<'_>) {
         let known = self.db.places.get(series.series);
         if known == Some((series.group, series.slot)) {
+            if let Some(group) = self.writer.groups.get_mut(series.group.0 as usize) {
+                group.revive(series.slot);
+            }
             return;
         }
         if self.writer.groups.len() <= series.group.0 as usize {

@@ -119,10 +119,19 @@ impl Db {
                 self.index.overflow(labels)?
             }
         };
-        if !is_new && let Some((group, slot)) = self.places.get(id) {
-            return Some(SeriesRef { id, group, slot });
-        }
-        let slot = writer.groups.get_mut(group.0 as usize)?.add(id);
+        let known = if is_new { None } else { self.places.get(id) };
+        let (group, slot) = match known {
+            Some((group, slot)) => {
+                let there = writer.groups.get_mut(group.0 as usize)?;
+                if !there.is_ended(slot) {
+                    return Some(SeriesRef { id, group, slot });
+                }
+                // It ended and goes on; the log hears of it below.
+                there.revive(slot);
+                (group, slot)
+            }
+            None => (group, writer.groups.get_mut(group.0 as usize)?.add(id)),
+        };
         self.places.put(id, group, slot);
         let (labels, owner) = self.index.own_labels(id)?;
         let labels: Vec<_> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();

@@ -1,6 +1,6 @@
 //! A group of series with one timestamp column: rows, stripes, windows, and the view that readers get.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -30,7 +30,7 @@ pub struct Group {
     /// Slots that may be had again, and from which window on.
     free: VecDeque<(i64, u32)>,
     /// Series that have ended, with the window of their last sample.
-    ended: Vec<Ended>,
+    ended: BTreeMap<Slot, Ended>,
     stripes: Vec<Arc<Stripe>>,
     rows: Vec<Arc<Row>>,
     frozen: Vec<Arc<Window>>,
@@ -97,7 +97,7 @@ impl Group {
             series: Vec::new(),
             idle: Bits::new(0),
             free: VecDeque::new(),
-            ended: Vec::new(),
+            ended: BTreeMap::new(),
             stripes: Vec::new(),
             rows: Vec::with_capacity(STAGED_ROWS),
             frozen: Vec::new(),
@@ -178,9 +178,19 @@ impl Group {
     /// Notes that a series has had its last sample. It stays readable until its window is in a file.
     pub fn end(&mut self, slot: Slot) {
         let Some(series) = self.series_at(slot) else { return };
-        if !self.ended.iter().any(|ended| ended.slot == slot) {
-            self.ended.push(Ended { series, slot, window: self.window });
-        }
+        self.ended.entry(slot).or_insert(Ended { series, slot, window: self.window });
+    }
+
+    /// Whether the series at a slot has ended.
+    #[must_use]
+    pub fn is_ended(&self, slot: Slot) -> bool {
+        self.ended.contains_key(&slot)
+    }
+
+    /// Takes an end back: the series goes on.
+    pub fn revive(&mut self, slot: Slot) {
+        self.ended.remove(&slot);
+        self.idle.clear(slot.0 as usize);
     }
 
     /// Where a time belongs.
@@ -204,6 +214,8 @@ impl Group {
             self.close(packer);
             self.window = window;
         }
+        // A series that has a sample after its end has not ended.
+        self.ended.retain(|slot, _| !row.present().get(slot.0 as usize));
         let row = Arc::new(row);
         self.last = Some(Arc::clone(&row));
         self.rows.push(row);
@@ -277,12 +289,14 @@ impl Group {
         self.frozen.iter().filter(move |window| window.number <= number)
     }
 
-    /// Lets go of windows up to `number`, which are in files now, and of series that ended in them.
-    pub fn release(&mut self, number: i64) -> Vec<Ended> {
+    /// Lets go of windows up to `number`, which are in files now, and of series that ended in them, but for those
+    /// that `is_kept`.
+    pub fn release(&mut self, number: i64, is_kept: impl Fn(SeriesId) -> bool) -> Vec<Ended> {
         self.frozen.retain(|window| window.number > number);
-        let (gone, staying): (Vec<_>, Vec<_>) = self.ended.iter().partition(|ended| ended.window <= number);
-        self.ended = staying;
+        let is_gone = |ended: &Ended| ended.window <= number && !is_kept(ended.series);
+        let gone: Vec<Ended> = self.ended.values().filter(|ended| is_gone(ended)).copied().collect();
         for ended in &gone {
+            self.ended.remove(&ended.slot);
             if let Some(cell) = self.series.get_mut(ended.slot.0 as usize) {
                 *cell = NO_SERIES;
             }
@@ -391,7 +405,7 @@ mod tests {
         group.push(row(1000, &[(a.0, 1.0)]), &mut packer);
         group.end(a);
         group.freeze(0, &mut packer);
-        assert_eq!(group.release(0).len(), 1);
+        assert_eq!(group.release(0, |_| false).len(), 1);
         assert_ne!(group.add(2), a, "too early");
         group.push(row(WINDOW_MS * 9, &[]), &mut packer);
         assert_eq!(group.add(3), a);
@@ -408,7 +422,7 @@ mod tests {
             }
             group.push(row(window * WINDOW_MS, &cells), &mut packer);
         }
-        let ended: Vec<_> = group.release(3).iter().map(|ended| ended.series).collect();
+        let ended: Vec<_> = group.release(3, |_| false).iter().map(|ended| ended.series).collect();
         assert_eq!(ended, [2]);
     }
 }

@@ -53,6 +53,12 @@ impl LateSamples {
         [lists.frozen.get(&series).cloned(), lists.open.get(&series).cloned()]
     }
 
+    /// Whether the series has late samples that no file is being written with.
+    #[must_use]
+    pub fn has_open(&self, series: SeriesId) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).open.contains_key(&series)
+    }
+
     /// Whether there is no late sample at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {

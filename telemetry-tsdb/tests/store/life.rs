@@ -44,7 +44,7 @@ struct World {
 fn bits_of(sample: &Sample) -> Bits {
     match sample {
         Sample::Float(value) => (0, value.to_bits()),
-        Sample::Histogram(h) => (1 + h.count.to_bits(), h.sum.to_bits() ^ h.positive.counts.iter().fold(0u64, |a, c| a.rotate_left(7) ^ c.to_bits())),
+        Sample::Histogram(h) => (1 + h.count.to_bits(), h.sum.to_bits() ^ h.positive.counts.iter().filter(|c| **c != 0.0).fold(0u64, |a, c| a.rotate_left(7) ^ c.to_bits())),
     }
 }
 
@@ -101,7 +101,7 @@ impl World {
     /// One life: ticks, late samples, ends, deletions, house keeping.
     fn live(&mut self, db: &Db) {
         let groups: Vec<GroupId> = ["a", "b"].iter().map(|key| db.group(key).unwrap()).collect();
-        let owner = db.create_owner(&[("pod_uid", "u")]);
+        let owner = db.create_owner(&[("pod_uid", &self.generation.to_string())]);
         let mut series: Vec<(String, SeriesRef)> = Vec::new();
         for at in 0..SERIES {
             series.push(self.create(db, groups[(at % 2) as usize], at, OwnerRef(0)));
@@ -238,7 +238,7 @@ impl World {
             assert!(column.times.is_sorted_by(|a, b| a < b), "seed {}: one sample a time", self.seed);
             let name = match (series.get("pod"), series.get("pod_uid")) {
                 (Some(pod), _) => pod.to_owned(),
-                (None, Some(_)) => format!("owned-{}", self.generation),
+                (None, Some(uid)) => format!("owned-{uid}"),
                 _ => series.get("at").unwrap().to_owned(),
             };
             let mut histograms = column.histograms.iter();
@@ -315,9 +315,7 @@ impl World {
         for life in 0..LIVES {
             self.generation = life;
             let db = self.open();
-            self.generation = life.saturating_sub(1);
             self.check_reborn(&db);
-            self.generation = life;
             match self.rng.below(6) {
                 0 => self.disk.fail(1 + self.rng.below(300), Fault::Dies),
                 1 => self.disk.fail(1 + self.rng.below(300), Fault::Once),

@@ -296,6 +296,27 @@ fn run_window(window: &Window, slot: Slot, range: (i64, i64), joiner: &mut Joine
     }
 }
 
+/// The sample that files have of a series at a time. What is damaged has none.
+pub(super) fn sample_in_files(blocks: &[Arc<Block>], id: SeriesId, t: i64) -> Option<Sample> {
+    let mut joiner = Joiner::default();
+    let mut decoded = Decoded::default();
+    for found in blocks.iter().filter(|found| found.meta().tier_ms == 0 && found.meta().overlaps(t, t)) {
+        let mut reader = BlockReader::new(Arc::clone(found));
+        if let Err(damage) = read_block(&mut reader, id, (t, t), &mut joiner, &mut decoded) {
+            tracing::debug!(%damage, "a late sample cannot be compared");
+        }
+    }
+    only_sample(&mut joiner)
+}
+
+fn only_sample(joiner: &mut Joiner) -> Option<Sample> {
+    let column = joiner.finish(&mut SharedTimes::default(), &[]);
+    match column.histograms.first() {
+        Some((_, histogram)) => Some(Sample::Histogram(Arc::clone(histogram))),
+        None => column.values.first().copied().map(Sample::Float),
+    }
+}
+
 /// The sample that a view has of a series at a time.
 pub(super) fn sample_in_view(view: &GroupView, series: SeriesRef, t: i64) -> Option<Sample> {
     let mut joiner = Joiner::default();
@@ -311,9 +332,5 @@ pub(super) fn sample_in_view(view: &GroupView, series: SeriesRef, t: i64) -> Opt
             joiner.run(stripe.times(), &decoded, 0, (t, t));
         }
     }
-    let column = joiner.finish(&mut SharedTimes::default(), &[]);
-    match column.histograms.first() {
-        Some((_, histogram)) => Some(Sample::Histogram(Arc::clone(histogram))),
-        None => column.values.first().copied().map(Sample::Float),
-    }
+    only_sample(&mut joiner)
 }
