@@ -48,7 +48,9 @@ impl Groups {
 ///
 /// # Errors
 /// If an index is damaged.
-pub fn series_of(inputs: &[Arc<Block>]) -> Result<(SeriesSet, BTreeMap<OwnerRef, (bool, LabelPairs)>), Damage> {
+pub fn series_of(
+    inputs: &[Arc<Block>],
+) -> Result<(SeriesSet, BTreeMap<OwnerRef, (bool, LabelPairs)>), Damage> {
     let (mut series, mut owners) = (SeriesSet::new(), BTreeMap::new());
     for input in inputs {
         let index = input.index()?;

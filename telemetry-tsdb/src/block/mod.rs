@@ -8,6 +8,8 @@ mod compact;
 mod frame;
 mod meta;
 mod reader;
+mod rebuild;
+mod verify;
 mod writer;
 
 #[cfg(test)]
@@ -15,7 +17,8 @@ mod tests;
 
 pub use compact::{Deleted, OwnerOf, compact, encode, join};
 pub use meta::BlockMeta;
-pub use reader::{Block, BlockReader, ChunkRef, Damage, Verified};
+pub use reader::{Block, BlockReader, ChunkRef, Damage};
+pub use verify::Verified;
 pub use writer::BlockWriter;
 
 /// Where files are.

@@ -1,10 +1,12 @@
 //! Reading a file. Every frame's checksum is verified when it is read; a damaged one is an error for what it holds.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::frame::{self, kind};
+use super::rebuild::{read_header, rebuild};
 use super::writer::{PageEntry, Table, TimesEntry, VERSION};
 use super::{BlockMeta, GroupRef};
 use crate::codec::{Decoded, decode_cells, decode_times};
@@ -13,7 +15,9 @@ use crate::index::{FileIndex, SeriesId};
 use crate::wire::{Malformed, Reader};
 
 /// Length of the last frame.
-const FOOTER_BYTES: usize = 16 + frame::OVERHEAD;
+pub(super) const FOOTER_BYTES: usize = 16 + frame::OVERHEAD;
+/// Timestamp columns a reader keeps: a day's, in steps of two hours.
+const RECENT_TIMES: usize = 12;
 
 /// Why something of a file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -48,13 +52,13 @@ pub enum Damage {
 
 /// An immutable file.
 pub struct Block {
-    file: Arc<dyn File>,
+    pub(super) file: Arc<dyn File>,
     path: PathBuf,
     meta: BlockMeta,
-    table: Table,
-    bytes: u64,
-    /// The table had to be rebuilt.
-    is_damaged: bool,
+    pub(super) table: Table,
+    pub(super) bytes: u64,
+    /// The header is not readable, or the table had to be rebuilt.
+    pub(super) is_damaged: bool,
     index: Mutex<Weak<FileIndex>>,
     times: Vec<Mutex<Weak<[i64]>>>,
 }
@@ -72,21 +76,11 @@ pub struct ChunkRef {
     to: usize,
 }
 
-/// Reads chunks of one file, series after series; keeps the page it is at.
+/// Reads chunks of one file, series after series; keeps the page it is at and the timestamps it met last.
 pub struct BlockReader {
-    block: Arc<Block>,
-    page: Option<(usize, Vec<u8>, Vec<ChunkRef>)>,
-}
-
-/// What a verification found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verified {
-    /// Frames read.
-    pub frames: u64,
-    /// Chunks decoded.
-    pub chunks: u64,
-    /// What is damaged, in words.
-    pub damaged: Vec<String>,
+    pub(super) block: Arc<Block>,
+    pub(super) page: Option<(usize, Vec<u8>, Vec<ChunkRef>)>,
+    recent: VecDeque<(GroupRef, Arc<[i64]>)>,
 }
 
 // === impl Block ===
@@ -101,24 +95,34 @@ impl Block {
         let file = storage.open(path).map_err(io)?;
         let bytes = file.len().map_err(io)?;
         let damaged = |what| Damage::Frame { file: path.to_owned(), what, offset: 0 };
-        let head = usize::try_from(bytes.min(64)).unwrap_or(0);
-        let head = frame::read(&*file, 0, head).map_err(io)?;
-        if let Some((kind::HEADER, len)) = frame::peek(&head)
-            && let Some(body) = head.get(..len).and_then(|frame| frame::parse(frame, kind::HEADER))
-            && let Ok(version) = Reader::new(body).u64()
-            && version != VERSION
-        {
-            return Err(Damage::Version { file: path.to_owned(), version });
-        }
-        let (meta, table, is_damaged) = match read_table(&*file, bytes) {
+        let header = read_header(&*file, bytes).map_err(io)?;
+        let header = match header.map(|body| parse_header(&body)) {
+            Some(Ok(Header::Known(meta))) => Some(meta),
+            Some(Ok(Header::Later(version))) => {
+                return Err(Damage::Version { file: path.to_owned(), version });
+            }
+            Some(Err(_)) | None => None,
+        };
+        let is_headless = header.is_none();
+        let (meta, table, is_rebuilt) = match read_table(&*file, bytes) {
             Some((meta, table)) => (meta, table, false),
             None => {
-                let (meta, table) = rebuild(&*file, bytes, path).ok_or_else(|| damaged("table"))?;
+                let (meta, table) = rebuild(&*file, bytes, header).ok_or_else(|| damaged("table"))?;
                 (meta, table, true)
             }
         };
+        let is_damaged = is_headless || is_rebuilt;
         let times = table.times.iter().map(|_| Mutex::new(Weak::<[i64; 0]>::new() as Weak<[i64]>)).collect();
-        Ok(Self { file, path: path.to_owned(), meta, table, bytes, is_damaged, index: Mutex::default(), times })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            meta,
+            table,
+            bytes,
+            is_damaged,
+            index: Mutex::default(),
+            times,
+        })
     }
 
     /// What it is.
@@ -133,7 +137,7 @@ impl Block {
         self.bytes
     }
 
-    /// Whether its table was damaged.
+    /// Whether its header or its table was damaged.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         self.is_damaged
@@ -145,7 +149,7 @@ impl Block {
         &self.path
     }
 
-    fn frame(&self, at: (u64, usize), kind: u8, what: &'static str) -> Result<Vec<u8>, Damage> {
+    pub(super) fn frame(&self, at: (u64, usize), kind: u8, what: &'static str) -> Result<Vec<u8>, Damage> {
         let bytes = frame::read(&*self.file, at.0, at.1)
             .map_err(|source| Damage::Io { file: self.path.clone(), source })?;
         if frame::parse(&bytes, kind).is_none() {
@@ -154,7 +158,7 @@ impl Block {
         Ok(bytes)
     }
 
-    fn damage(&self, what: &'static str, offset: u64) -> Damage {
+    pub(super) fn damage(&self, what: &'static str, offset: u64) -> Damage {
         Damage::Frame { file: self.path.clone(), what, offset }
     }
 
@@ -213,54 +217,30 @@ impl Block {
         *kept = Arc::downgrade(&times);
         Ok(times)
     }
-
-    /// Reads everything there is.
-    #[must_use]
-    pub fn verify(self: &Arc<Self>) -> Verified {
-        let mut found = Verified::default();
-        let mut note = |result: Result<(), Damage>| {
-            found.frames += 1;
-            if let Err(damage) = result {
-                found.damaged.push(damage.to_string());
-            }
-        };
-        if self.is_damaged {
-            note(Err(self.damage("table", 0)));
-        }
-        note(self.index().map(drop));
-        note(self.metadata().map(drop));
-        for group in (0u32..).map(GroupRef).take(self.table.times.len()) {
-            note(self.times(group).map(drop));
-        }
-        let mut reader = BlockReader::new(Arc::clone(self));
-        let mut decoded = Decoded::default();
-        for page in 0..self.table.pages.len() {
-            found.frames += 1;
-            match reader.turn_to(page) {
-                Err(damage) => found.damaged.push(damage.to_string()),
-                Ok(()) => {
-                    let chunks = reader.page.as_ref().map_or_else(Vec::new, |(_, _, chunks)| chunks.clone());
-                    for chunk in chunks {
-                        decoded.clear();
-                        found.chunks += 1;
-                        if let Err(damage) = reader.read(&chunk, &mut decoded) {
-                            found.damaged.push(damage.to_string());
-                        }
-                    }
-                }
-            }
-        }
-        found
-    }
 }
 
-fn parse_times(body: &[u8]) -> Result<(GroupRef, Vec<i64>), Malformed> {
+pub(super) fn parse_times(body: &[u8]) -> Result<(GroupRef, Vec<i64>), Malformed> {
     let mut r = Reader::new(body);
     let group = GroupRef(r.u32()?);
     let rows = usize::try_from(r.u64()?).map_err(|_| Malformed("rows"))?;
     let mut times = Vec::new();
     decode_times(r.rest(), rows, &mut times).map_err(|_| Malformed("times"))?;
     Ok((group, times))
+}
+
+/// What the first frame says.
+enum Header {
+    Known(BlockMeta),
+    /// A version that is not known, and nothing else is.
+    Later(u64),
+}
+
+fn parse_header(body: &[u8]) -> Result<Header, Malformed> {
+    let mut r = Reader::new(body);
+    match r.u64()? {
+        VERSION => Ok(Header::Known(BlockMeta::get(&mut r)?)),
+        other => Ok(Header::Later(other)),
+    }
 }
 
 fn read_table(file: &dyn File, bytes: u64) -> Option<(BlockMeta, Table)> {
@@ -276,8 +256,11 @@ fn read_table(file: &dyn File, bytes: u64) -> Option<(BlockMeta, Table)> {
     parse_table(frame::parse(&frame, kind::TABLE)?).ok()
 }
 
-fn parse_table(body: &[u8]) -> Result<(BlockMeta, Table), Malformed> {
+pub(super) fn parse_table(body: &[u8]) -> Result<(BlockMeta, Table), Malformed> {
     let mut r = Reader::new(body);
+    if r.u64()? != VERSION {
+        return Err(Malformed("version"));
+    }
     let meta = BlockMeta::get(&mut r)?;
     let mut table = Table::default();
     let len = |r: &mut Reader<'_>| usize::try_from(r.u64()?).map_err(|_| Malformed("length"));
@@ -295,72 +278,7 @@ fn parse_table(body: &[u8]) -> Result<(BlockMeta, Table), Malformed> {
     Ok((meta, table))
 }
 
-/// Walks the frames. What the file is must be guessed if the table's own frame is gone: its range is that of its times.
-fn rebuild(file: &dyn File, bytes: u64, path: &Path) -> Option<(BlockMeta, Table)> {
-    let all = frame::read(file, 0, usize::try_from(bytes).ok()?).ok()?;
-    let mut table = Table::default();
-    let mut meta = None;
-    let mut at = 0;
-    while at < all.len() {
-        let here = all.get(at..).unwrap_or(&[]);
-        let whole = frame::peek(here).and_then(|(kind, len)| Some((kind, frame::parse(here.get(..len)?, kind)?, len)));
-        let Some((kind, body, len)) = whole else {
-            at = frame::next_magic(&all, at + 1);
-            continue;
-        };
-        let offset = at as u64;
-        match kind {
-            kind::TIMES => {
-                if let Ok((group, times)) = parse_times(body)
-                    && (group.0 as usize) < all.len()
-                {
-                    let entry = TimesEntry {
-                        offset,
-                        len,
-                        rows: u32::try_from(times.len()).ok()?,
-                        min_t: *times.first()?,
-                        max_t: *times.last()?,
-                    };
-                    let lost = TimesEntry { offset: 0, len: 0, rows: 0, min_t: i64::MAX, max_t: i64::MIN };
-                    while table.times.len() <= group.0 as usize {
-                        table.times.push(lost);
-                    }
-                    if let Some(cell) = table.times.get_mut(group.0 as usize) {
-                        *cell = entry;
-                    }
-                }
-            }
-            kind::CHUNKS => {
-                if let Ok(chunks) = parse_page(body)
-                    && let (Some(first), Some(last)) = (chunks.first(), chunks.last())
-                {
-                    table.pages.push(PageEntry { offset, len, first: first.series, last: last.series });
-                }
-            }
-            kind::INDEX => table.index = Some((offset, len)),
-            kind::METADATA => table.metadata = Some((offset, len)),
-            kind::TABLE => meta = parse_table(body).ok().map(|(meta, _)| meta),
-            _ => {}
-        }
-        at += len;
-    }
-    table.index?;
-    let meta = meta.or_else(|| guess(&table, path))?;
-    Some((meta, table))
-}
-
-fn guess(table: &Table, path: &Path) -> Option<BlockMeta> {
-    Some(BlockMeta {
-        id: path.file_stem()?.to_str()?.parse().ok()?,
-        min_t: table.times.iter().map(|entry| entry.min_t).min()?,
-        max_t: table.times.iter().map(|entry| entry.max_t).max()?,
-        // Beside others, never instead of them.
-        out_of_order: true,
-        ..BlockMeta::default()
-    })
-}
-
-fn parse_page(body: &[u8]) -> Result<Vec<ChunkRef>, Malformed> {
+pub(super) fn parse_page(body: &[u8]) -> Result<Vec<ChunkRef>, Malformed> {
     let mut r = Reader::new(body);
     let mut series = r.u32()?;
     let mut chunks = Vec::new();
@@ -382,7 +300,7 @@ impl BlockReader {
     /// Reads a file.
     #[must_use]
     pub fn new(block: Arc<Block>) -> Self {
-        Self { block, page: None }
+        Self { block, page: None, recent: VecDeque::new() }
     }
 
     /// The file.
@@ -391,12 +309,13 @@ impl BlockReader {
         &self.block
     }
 
-    fn turn_to(&mut self, page: usize) -> Result<(), Damage> {
+    pub(super) fn turn_to(&mut self, page: usize) -> Result<(), Damage> {
         if self.page.as_ref().is_some_and(|(at, _, _)| *at == page) {
             return Ok(());
         }
         self.page = None;
-        let entry = *self.block.table.pages.get(page).ok_or_else(|| self.block.damage("page", 0))?;
+        let entry = self.block.table.pages.get(page).filter(|entry| entry.len > 0);
+        let entry = *entry.ok_or_else(|| self.block.damage("page", 0))?;
         let bytes = self.block.frame((entry.offset, entry.len), kind::CHUNKS, "page")?;
         let body = frame::parse(&bytes, kind::CHUNKS).unwrap_or(&[]);
         let chunks = parse_page(body).map_err(|_| self.block.damage("page", entry.offset))?;
@@ -457,7 +376,15 @@ impl BlockReader {
     ///
     /// # Errors
     /// If it is damaged.
-    pub fn times(&self, chunk: &ChunkRef) -> Result<Arc<[i64]>, Damage> {
-        self.block.times(chunk.group)
+    pub fn times(&mut self, chunk: &ChunkRef) -> Result<Arc<[i64]>, Damage> {
+        if let Some((_, times)) = self.recent.iter().find(|(group, _)| *group == chunk.group) {
+            return Ok(Arc::clone(times));
+        }
+        let times = self.block.times(chunk.group)?;
+        if self.recent.len() >= RECENT_TIMES {
+            self.recent.pop_back();
+        }
+        self.recent.push_front((chunk.group, Arc::clone(&times)));
+        Ok(times)
     }
 }

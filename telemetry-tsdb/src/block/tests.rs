@@ -1,7 +1,7 @@
 //! Files against what was put in; damage against every byte.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -32,7 +32,8 @@ fn write(disk: &SimStorage, meta: BlockMeta, samples: &Samples) -> Arc<Block> {
         file.add_chunk(*id, group, 0, &bytes).unwrap();
         file.count_samples(values.len());
     }
-    let ids = samples.iter().filter(|(_, list)| !list.is_empty()).map(|(id, _)| (*id, OwnerRef(0), labels(*id)));
+    let ids =
+        samples.iter().filter(|(_, list)| !list.is_empty()).map(|(id, _)| (*id, OwnerRef(0), labels(*id)));
     let meta = file.finish(&FileIndex::encode(ids, |_| None), b"meta").unwrap();
     Arc::new(Block::open(&*storage, &meta.path()).unwrap())
 }
@@ -53,7 +54,14 @@ fn read_series(reader: &mut BlockReader, id: SeriesId) -> Result<BTreeMap<i64, f
         let mut cells = Decoded::default();
         let times = reader.times(&chunk)?;
         reader.read(&chunk, &mut cells)?;
-        list.extend(times.iter().copied().zip(0..).filter(|(_, at)| cells.has(*at)).map(|(t, at)| (t, cells.values[at])));
+        list.extend(
+            times
+                .iter()
+                .copied()
+                .zip(0..)
+                .filter(|(_, at)| cells.has(*at))
+                .map(|(t, at)| (t, cells.values[at])),
+        );
         Ok(())
     })?;
     Ok(list)
@@ -64,10 +72,16 @@ fn meta(id: u64, out_of_order: bool) -> BlockMeta {
 }
 
 fn sample_file(disk: &SimStorage) -> (Arc<Block>, Samples) {
-    let series = |id: u32| (0..20).map(move |k| (i64::from(k * 10 + id % 3), f64::from(k * id) * 0.5));
+    let series = |id: u32| (0..20).map(move |k| (i64::from(k * 10 + id % 3), f64::from(k * id).sqrt()));
     // Wide enough for several pages.
     let samples: Samples = (0..600).map(|id| (id, series(id).collect())).collect();
     (write(disk, meta(1, false), &samples), samples)
+}
+
+fn small_file(disk: &SimStorage) -> (PathBuf, Samples) {
+    let series = |id: u32| (0..12).map(move |k| (i64::from(k * 10), f64::from(k * id) * 0.5));
+    let samples: Samples = (0..12).map(|id| (id, series(id).collect())).collect();
+    (write(disk, meta(1, false), &samples).path().to_owned(), samples)
 }
 
 #[test]
@@ -85,10 +99,8 @@ fn what_is_written_is_read() {
 #[test]
 fn each_damaged_byte_is_noticed_or_harmless() {
     let disk = SimStorage::default();
-    let series = |id: u32| (0..12).map(move |k| (i64::from(k * 10), f64::from(k * id) * 0.5));
-    let samples: Samples = (0..12).map(|id| (id, series(id).collect())).collect();
-    let block = write(&disk, meta(1, false), &samples);
-    let (path, len) = (block.path().to_owned(), usize::try_from(block.bytes()).unwrap());
+    let (path, samples) = small_file(&disk);
+    let len = usize::try_from(Block::open(&disk, &path).unwrap().bytes()).unwrap();
     let (mut refused, mut partial, mut harmless) = (0, 0, 0);
     for at in 0..len {
         let damaged = disk.copy();
@@ -101,37 +113,86 @@ fn each_damaged_byte_is_noticed_or_harmless() {
         let mut lost = 0;
         for (id, expected) in &samples {
             match read_series(&mut reader, *id) {
-                Ok(got) if got.is_empty() => lost += 1,
                 Ok(got) => assert_eq!(&got, expected, "byte {at}: a wrong value"),
                 Err(_) => lost += 1,
             }
         }
         if let Ok(index) = block.index() {
-            index.series().for_each(|(id, _, found)| assert_eq!(found, labels(id), "byte {at}: a wrong label"));
+            index
+                .series()
+                .for_each(|(id, _, found)| assert_eq!(found, labels(id), "byte {at}: a wrong label"));
         }
         let is_noticed = !block.verify().damaged.is_empty();
         assert!(lost == 0 || is_noticed, "byte {at}: a loss nobody hears of");
         if is_noticed { partial += 1 } else { harmless += 1 }
     }
-    // The header's version, the checksum of a frame that is not needed: nothing more may pass unnoticed.
-    assert!(harmless <= 64, "{harmless} of {len} bytes are not watched");
+    assert_eq!(harmless, 0, "of {len} bytes so many are not watched");
     assert!(partial > refused, "most damage costs a part: {refused} refused, {partial} in part");
 }
 
+/// A file that was cut has lost its index: it is refused, whatever its length.
 #[test]
-fn a_file_cut_anywhere_is_refused_or_whole_in_parts() {
+fn a_file_cut_anywhere_is_refused_or_whole() {
     let disk = SimStorage::default();
-    let (block, samples) = sample_file(&disk);
-    let (path, len) = (block.path().to_owned(), usize::try_from(block.bytes()).unwrap());
-    for end in (0..len).step_by(97) {
+    let (path, samples) = small_file(&disk);
+    let len = Block::open(&disk, &path).unwrap().bytes();
+    let mut opened = 0;
+    for end in 0..usize::try_from(len).unwrap() {
         let damaged = disk.copy();
         damaged.truncate(&path, end);
         let Ok(block) = Block::open(&damaged, &path).map(Arc::new) else { continue };
-        if let Ok(got) = read(&block) {
-            for (id, list) in got {
-                assert!(list.is_empty() || list == samples[&id], "cut at {end}");
-            }
+        opened += 1;
+        assert_eq!(read(&block).unwrap(), samples, "cut at {end}: nothing but table and footer may be gone");
+        assert!(!block.verify().damaged.is_empty(), "cut at {end}");
+    }
+    assert!(opened > 50, "a file that lost only its table is read: {opened}");
+}
+
+/// Blocks of the disk that come back as zeros, with and without the table: an error for what was there, and only that.
+#[test]
+fn a_zeroed_page_is_an_error_for_its_series_alone() {
+    let disk = SimStorage::default();
+    let (block, samples) = sample_file(&disk);
+    let (path, len) = (block.path().to_owned(), usize::try_from(block.bytes()).unwrap());
+    for (at, lose_table) in (0..len).step_by(3 * 512).flat_map(|at| [(at, false), (at, true)]) {
+        let damaged = disk.copy();
+        let file = damaged.open(&path).unwrap();
+        file.write_at(&vec![0; 512.min(len - at)], at as u64).unwrap();
+        if lose_table {
+            damaged.flip(&path, len - 10, 3);
         }
+        let Ok(block) = Block::open(&damaged, &path).map(Arc::new) else { continue };
+        let mut reader = BlockReader::new(Arc::clone(&block));
+        let good = samples.iter().filter(|(id, expected)| match read_series(&mut reader, **id) {
+            Ok(got) => {
+                assert_eq!(&&got, expected, "zeros at {at}: a wrong answer for {id}");
+                true
+            }
+            Err(_) => false,
+        });
+        let good = good.count();
+        assert!(good > samples.len() / 2, "zeros at {at} (table lost: {lose_table}) left {good} series");
+        assert!(!block.verify().damaged.is_empty(), "zeros at {at} go unnoticed");
+    }
+}
+
+#[test]
+fn a_file_without_its_table_is_still_what_it_was() {
+    let disk = SimStorage::default();
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let meta = BlockMeta { tier_ms: 60_000, level: 2, sources: vec![3, 4], ..meta(5, false) };
+    let mut file = BlockWriter::new(storage, meta.clone()).unwrap();
+    let group = file.add_group(&[60_000]).unwrap();
+    file.add_chunk(1, group, 3, &[0]).unwrap();
+    file.finish(&FileIndex::encode(std::iter::once((1, OwnerRef(0), labels(1))), |_| None), b"").unwrap();
+    let len = Block::open(&disk, &meta.path()).unwrap().bytes();
+    for at in [len - 10, len - 45] {
+        let damaged = disk.copy();
+        damaged.flip(&meta.path(), usize::try_from(at).unwrap(), 1);
+        let block = Block::open(&damaged, &meta.path()).unwrap();
+        let got = block.meta();
+        assert!(block.is_damaged());
+        assert_eq!((got.tier_ms, got.level, &got.sources[..], got.min_t), (60_000, 2, &[3, 4][..], 0));
     }
 }
 

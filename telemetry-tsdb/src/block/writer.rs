@@ -90,6 +90,7 @@ impl BlockWriter {
         let mut buffer = Vec::with_capacity(BUFFER_BYTES + PAGE_BYTES);
         let mut header = Vec::new();
         put_u64(&mut header, VERSION);
+        meta.put(&mut header);
         frame::put(&mut buffer, kind::HEADER, &header);
         Ok(Self {
             storage,
@@ -144,7 +145,13 @@ impl BlockWriter {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn add_chunk(&mut self, series: SeriesId, group: GroupRef, column: u8, bytes: &[u8]) -> io::Result<()> {
+    pub fn add_chunk(
+        &mut self,
+        series: SeriesId,
+        group: GroupRef,
+        column: u8,
+        bytes: &[u8],
+    ) -> io::Result<()> {
         debug_assert!(self.before.is_none_or(|before| before <= series), "series come in order");
         if self.before != Some(series) {
             self.meta.series += 1;
@@ -192,6 +199,7 @@ impl BlockWriter {
         self.table.index = Some(self.put(kind::INDEX, index)?);
         self.table.metadata = Some(self.put(kind::METADATA, metadata)?);
         let mut body = Vec::new();
+        put_u64(&mut body, VERSION);
         self.meta.put(&mut body);
         self.table.put(&mut body);
         let (offset, len) = self.put(kind::TABLE, &body)?;
