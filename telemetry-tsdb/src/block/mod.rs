@@ -6,6 +6,7 @@
 
 mod compact;
 mod frame;
+mod keep;
 mod meta;
 mod reader;
 mod rebuild;

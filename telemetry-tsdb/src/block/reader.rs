@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::frame::{self, kind};
 use super::rebuild::{read_header, rebuild};
 use super::writer::{PageEntry, Table, TimesEntry, VERSION};
-use super::{BlockMeta, GroupRef};
+use super::{BlockMeta, GroupRef, keep};
 use crate::codec::{Decoded, decode_cells, decode_times};
 use crate::fs::{File, Storage};
 use crate::index::{FileIndex, SeriesId};
@@ -162,19 +162,20 @@ impl Block {
         Damage::Frame { file: self.path.clone(), what, offset }
     }
 
-    /// Its index: read when it is asked for, kept while somebody holds it.
+    /// Its index: read when it is asked for, kept while somebody holds it and among those used last.
     ///
     /// # Errors
     /// If it is damaged.
     pub fn index(&self) -> Result<Arc<FileIndex>, Damage> {
         let mut kept = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = kept.upgrade() {
+            keep::touch(&index);
             return Ok(index);
         }
         let at = self.table.index.ok_or_else(|| self.damage("index", 0))?;
         let bytes = self.frame(at, kind::INDEX, "index")?;
         let body = frame::parse(&bytes, kind::INDEX).unwrap_or(&[]);
-        let index = Arc::new(FileIndex::parse(body).map_err(|_| self.damage("index", at.0))?);
+        let index = keep::parse(body).map_err(|_| self.damage("index", at.0))?;
         *kept = Arc::downgrade(&index);
         Ok(index)
     }

@@ -164,6 +164,15 @@ impl FileIndex {
         self.series.is_empty()
     }
 
+    /// About how much memory it takes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        // An `Arc<str>` is two words here and two before its text.
+        let symbols = self.symbols.iter().map(|symbol| symbol.len() + 32).sum::<usize>();
+        let owners = self.owners.values().map(|(_, labels)| 32 + size_of_val(labels.as_slice())).sum::<usize>();
+        size_of_val(self.series.as_slice()) + size_of_val(self.labels.as_slice()) + symbols + owners
+    }
+
     /// The highest number of a series.
     #[must_use]
     pub fn max_id(&self) -> Option<SeriesId> {
