@@ -22,12 +22,18 @@ pub type OwnerOf<'a> = &'a dyn Fn(OwnerRef) -> Option<(bool, LabelPairs)>;
 /// Timestamp columns that the file has already.
 #[derive(Default)]
 pub struct Groups {
-    known: HashMap<u64, Vec<(GroupRef, Arc<[i64]>)>>,
+    known: HashMap<u64, Vec<Known>>,
     hasher: ahash::RandomState,
 }
 
+/// A column and its times.
+type Known = (GroupRef, Arc<[i64]>);
+
 /// Series of several files, each with its labels and owner.
 pub type SeriesSet = BTreeMap<SeriesId, (OwnerRef, LabelPairs)>;
+
+/// What files know of owners.
+pub type OwnerSet = BTreeMap<OwnerRef, (bool, LabelPairs)>;
 
 // === impl Groups ===
 
@@ -48,9 +54,7 @@ impl Groups {
 ///
 /// # Errors
 /// If an index is damaged.
-pub fn series_of(
-    inputs: &[Arc<Block>],
-) -> Result<(SeriesSet, BTreeMap<OwnerRef, (bool, LabelPairs)>), Damage> {
+pub fn series_of(inputs: &[Arc<Block>]) -> Result<(SeriesSet, OwnerSet), Damage> {
     let (mut series, mut owners) = (SeriesSet::new(), BTreeMap::new());
     for input in inputs {
         let index = input.index()?;
@@ -68,12 +72,7 @@ pub fn series_of(
 }
 
 /// The index of a file with these series.
-pub fn index_of(
-    series: &SeriesSet,
-    kept: &[SeriesId],
-    owners: &BTreeMap<OwnerRef, (bool, LabelPairs)>,
-    now: OwnerOf<'_>,
-) -> Vec<u8> {
+pub fn index_of(series: &SeriesSet, kept: &[SeriesId], owners: &OwnerSet, now: OwnerOf<'_>) -> Vec<u8> {
     let entries = kept.iter().filter_map(|id| {
         let (owner, labels) = series.get(id)?;
         Some((*id, *owner, labels.clone()))
@@ -159,7 +158,7 @@ pub fn join(
 }
 
 /// In order first, then late ones; each in the order of time.
-fn sorted_readers(inputs: &[Arc<Block>]) -> Vec<BlockReader> {
+pub(super) fn sorted_readers(inputs: &[Arc<Block>]) -> Vec<BlockReader> {
     let mut sorted: Vec<_> = inputs.iter().collect();
     sorted.sort_by_key(|input| (input.meta().out_of_order, input.meta().min_t, input.meta().id));
     sorted.into_iter().map(|input| BlockReader::new(Arc::clone(input))).collect()
@@ -174,9 +173,9 @@ pub fn encode(encoder: &mut Encoder, cells: &Decoded, out: &mut Vec<u8>, effort:
 
 /// The cells of one series from all files.
 #[derive(Default)]
-struct Merged {
-    times: Vec<i64>,
-    cells: Decoded,
+pub(super) struct Merged {
+    pub times: Vec<i64>,
+    pub cells: Decoded,
     /// Cells do not simply follow each other.
     is_mixed: bool,
 }
@@ -184,13 +183,13 @@ struct Merged {
 // === impl Merged ===
 
 impl Merged {
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.times.clear();
         self.cells.clear();
         self.is_mixed = false;
     }
 
-    fn add(
+    pub fn add(
         &mut self,
         times: &[i64],
         is_late: bool,
@@ -202,7 +201,7 @@ impl Merged {
     }
 
     /// Puts cells in order; of two at one time the first added stays, and deleted ones go.
-    fn finish(&mut self, deleted: &[(i64, i64)]) {
+    pub fn finish(&mut self, deleted: &[(i64, i64)]) {
         if !self.is_mixed && deleted.is_empty() {
             return;
         }

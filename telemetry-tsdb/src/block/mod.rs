@@ -10,6 +10,7 @@ mod keep;
 mod meta;
 mod reader;
 mod rebuild;
+mod tier;
 mod verify;
 mod writer;
 
@@ -19,6 +20,7 @@ mod tests;
 pub use compact::{Deleted, OwnerOf, compact, encode, join};
 pub use meta::BlockMeta;
 pub use reader::{Block, BlockReader, ChunkRef, Damage};
+pub use tier::{Downsampled, Kind, TierCells, TierColumn, TierReader, downsample};
 pub use verify::Verified;
 pub use writer::BlockWriter;
 

@@ -26,6 +26,15 @@ struct Walk<'a> {
     budget: u64,
 }
 
+/// A frame whose checksum is right.
+struct Whole {
+    kind: u8,
+    at: u64,
+    bytes: Vec<u8>,
+    /// Something that is no frame lay before it.
+    is_gap: bool,
+}
+
 /// What the frames told.
 #[derive(Default)]
 struct Found {
@@ -40,10 +49,10 @@ pub fn rebuild(file: &dyn File, bytes: u64, header: Option<BlockMeta>) -> Option
     let mut walk = Walk { file, bytes, at: 0, budget: bytes.saturating_mul(4).saturating_add(64 << 20) };
     let mut found = Found { meta: header, ..Found::default() };
     let groups_max = bytes / TIMES_BYTES_MIN;
-    while let Some((kind, offset, bytes, is_gap)) = walk.next().ok()? {
-        let body = frame::parse(&bytes, kind)?;
-        found.is_gap |= is_gap && found.table.index.is_none();
-        found.take(kind, (offset, bytes.len()), body, groups_max);
+    while let Some(whole) = walk.next().ok()? {
+        let body = frame::parse(&whole.bytes, whole.kind)?;
+        found.is_gap |= whole.is_gap && found.table.index.is_none();
+        found.take(whole.kind, (whole.at, whole.bytes.len()), body, groups_max);
     }
     found.table.index?;
     Some((found.meta?, found.table))
@@ -52,14 +61,14 @@ pub fn rebuild(file: &dyn File, bytes: u64, header: Option<BlockMeta>) -> Option
 // === impl Walk ===
 
 impl Walk<'_> {
-    /// The next whole frame: kind, position, bytes, and whether something else lay before it.
-    fn next(&mut self) -> io::Result<Option<(u8, u64, Vec<u8>, bool)>> {
+    /// The next whole frame.
+    fn next(&mut self) -> io::Result<Option<Whole>> {
         let mut is_gap = false;
         while self.at < self.bytes {
             if let Some((kind, bytes)) = self.whole()? {
                 let at = self.at;
                 self.at += bytes.len() as u64;
-                return Ok(Some((kind, at, bytes, is_gap)));
+                return Ok(Some(Whole { kind, at, bytes, is_gap }));
             }
             is_gap = true;
             self.at += 1;
