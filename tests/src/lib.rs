@@ -7,10 +7,13 @@
 pub mod agent;
 pub mod bpf;
 pub mod cgroup;
+pub mod datagen;
+pub mod figure;
 pub mod host;
 pub mod http;
 pub mod loopdev;
 pub mod netns;
+pub mod own;
 pub mod page;
 pub mod proc;
 pub mod work;

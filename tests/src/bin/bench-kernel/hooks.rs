@@ -14,7 +14,7 @@ use telemetry_tests::cgroup::{Cgroup, Hierarchies};
 use telemetry_tests::loopdev::{LoopDevice, Mount, sparse};
 use telemetry_tests::workload::{Crowd, Workload};
 
-use super::figure::{self, Bar};
+use telemetry_tests::figure::{self, Bar};
 use super::pipe;
 
 const ROUNDS: usize = 5;
@@ -68,7 +68,7 @@ pub fn per_event() -> Result<()> {
         let samples = |of: &BTreeMap<&str, Vec<f64>>| of.get(case.program).cloned().unwrap_or_default();
         let over = figure::least(&samples(&real))? - figure::least(&samples(&empty))?;
         let peer = format!("an empty program at the same hook, {:.0} ns", figure::least(&samples(&empty))?);
-        figure::print(&format!("{}_over_empty", case.program), over, "ns", case.bar, &peer, rounds)?;
+        figure::print("kernel", &format!("{}_over_empty", case.program), over, "ns", case.bar, &peer, rounds)?;
     }
     cold(&agent()?)
 }
@@ -84,7 +84,7 @@ fn cold(agent: &Agent) -> Result<()> {
     }
     drop(crowd);
     let name = "sched_switch_200_cold_cgroups_in_all";
-    figure::print(name, figure::median(&samples)?, "ns", Some(250.0), "", samples.len())
+    figure::print("kernel", name, figure::median(&samples)?, "ns", Some(250.0), "", samples.len())
 }
 
 fn agent() -> Result<Agent> {

@@ -3,7 +3,6 @@
 //! One JSON line a figure on standard output. A figure that misses its bar says so and fails nothing; a measurement
 //! that could not be made is named on standard error and ends the run with code 1. Wants root and a quiet machine.
 
-mod figure;
 mod hooks;
 mod pipe;
 mod resources;

@@ -8,7 +8,7 @@ use telemetry_agent::bpf::bench::Empty;
 use telemetry_tests::agent::Settings;
 use telemetry_tests::cgroup::Hierarchies;
 
-use super::figure;
+use telemetry_tests::figure;
 
 const ROUNDS: usize = 9;
 const LOOPS: &str = "60000";
@@ -37,13 +37,13 @@ pub fn end_to_end() -> Result<()> {
     };
     let (empty, product) = (over(&empty)?, over(&product)?);
     let peer = format!("nothing attached, {none} us a round trip");
-    figure::print("switch_end_to_end", product, "ns", None, &peer, rounds)?;
-    figure::print("switch_end_to_end_empty", empty, "ns", None, &peer, rounds)?;
+    figure::print("kernel", "switch_end_to_end", product, "ns", None, &peer, rounds)?;
+    figure::print("kernel", "switch_end_to_end_empty", empty, "ns", None, &peer, rounds)?;
     if empty < EMPTY_NS_MIN {
         bail!("an empty program read {empty:.0} ns a switch: too noisy here for a ratio");
     }
     let peer = format!("an empty tp_btf program, {empty:.0} ns a switch");
-    figure::print("switch_end_to_end_ratio", product / empty, "ratio", Some(2.0), &peer, rounds)
+    figure::print("kernel", "switch_end_to_end_ratio", product / empty, "ratio", Some(2.0), &peer, rounds)
 }
 
 /// One run on CPU 1. Microseconds a round trip.

@@ -8,7 +8,7 @@ use telemetry_tests::host;
 use telemetry_tests::proc;
 use telemetry_tests::workload::Crowd;
 
-use super::figure;
+use telemetry_tests::figure;
 
 const SWEEP_SUM: &str = "telemetry_agent_drain_duration_seconds_sum";
 const SWEEP_COUNT: &str = "telemetry_agent_drain_duration_seconds_count";
@@ -43,7 +43,7 @@ fn sweeps(agent: &Agent, name: &str, bar: figure::Bar) -> Result<()> {
     }
     let owners = agent.scrape()?.matching("kernel_sched_runqueue_latency_seconds_count", &[]).count();
     let peer = format!("{owners} owners on the page; the agent's own histogram, by the clock");
-    figure::print(name, figure::median(&samples)?, "us", bar, &peer, samples.len())
+    figure::print("kernel", name, figure::median(&samples)?, "us", bar, &peer, samples.len())
 }
 
 /// Mean seconds of the sweeps that end while this waits for one: those of all groups of maps, summed.
@@ -78,7 +78,7 @@ pub fn page() -> Result<()> {
     drop(crowd);
     let scrape_ms = (busy - quiet / quiet_s * busy_s) * 1000.0 / series * PAGE_SERIES;
     let peer = format!("pages of {:.0} series, one a tick", series / f64::from(PAGES));
-    figure::print("page_2000_series_cpu", scrape_ms, "ms", Some(2.0), &peer, PAGES.try_into()?)
+    figure::print("kernel", "page_2000_series_cpu", scrape_ms, "ms", Some(2.0), &peer, PAGES.try_into()?)
 }
 
 /// CPU seconds of the agent while something is done, and the seconds that took.
@@ -94,13 +94,13 @@ pub fn at_rest() -> Result<()> {
     let maps = agent.scrape()?.sum("telemetry_agent_bpf_map_bytes", &[]);
     let status = proc::read(format!("/proc/{}/status", agent.pid()))?;
     let resident = proc::field(&status, "VmRSS:").context("no VmRSS")?;
-    figure::print("resident_after_start", resident / 1024.0, "MiB", Some(16.0), "", 1)?;
+    figure::print("kernel", "resident_after_start", resident / 1024.0, "MiB", Some(16.0), "", 1)?;
     let peer = format!("{} CPUs", host::cpus());
-    figure::print("map_bytes", maps / 1048576.0, "MiB", Some(12.0), &peer, 1)?;
+    figure::print("kernel", "map_bytes", maps / 1048576.0, "MiB", Some(12.0), &peer, 1)?;
     let (used, seconds) = cpu_over(&agent, || {
         std::thread::sleep(IDLE_WINDOW);
         Ok(())
     })?;
     let part = used / seconds * 100.0;
-    figure::print("idle_cpu", part, "% of a core", Some(0.3), "a tick of 5 s", 1)
+    figure::print("kernel", "idle_cpu", part, "% of a core", Some(0.3), "a tick of 5 s", 1)
 }

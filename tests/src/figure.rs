@@ -17,25 +17,31 @@ pub fn rounds(usual: usize) -> usize {
 ///
 /// # Errors
 /// If nobody reads.
-pub fn print(name: &str, value: f64, unit: &str, bar: Bar, peer: &str, samples: usize) -> Result<()> {
+pub fn print(bench: &str, name: &str, value: f64, unit: &str, bar: Bar, peer: &str, samples: usize) -> Result<()> {
     let ok = bar.is_none_or(|bar| value <= bar);
     let bar = bar.map_or(Value::Null, |bar| json!(bar));
     let (value, peer) = (json!(rounded(value)), json!(peer));
     // By hand, because this order is the one that people read.
     writeln!(
         std::io::stdout(),
-        "{{\"bench\":\"kernel\",\"name\":\"{name}\",\"value\":{value},\"unit\":\"{unit}\",\"bar\":{bar},\"ok\":{ok},\
+        "{{\"bench\":\"{bench}\",\"name\":\"{name}\",\"value\":{value},\"unit\":\"{unit}\",\"bar\":{bar},\"ok\":{ok},\
          \"peer\":{peer},\"samples\":{samples}}}"
     )
     .context("print")
 }
 
 /// The quietest of the samples: noise only ever adds.
+///
+/// # Errors
+/// If there are none.
 pub fn least(samples: &[f64]) -> Result<f64> {
     samples.iter().copied().min_by(f64::total_cmp).context("no samples")
 }
 
 /// The one in the middle.
+///
+/// # Errors
+/// If there are none.
 pub fn median(samples: &[f64]) -> Result<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
