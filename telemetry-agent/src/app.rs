@@ -10,11 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use telemetry_model::clock::Timestamp;
 use telemetry_model::{Desc, Family, Hierarchy, Kind, Label, Labels, Scope, Series, Unit, float};
 use tokio::signal::unix::{SignalKind, signal};
+use telemetry_tsdb::db::Db;
 use tokio::sync::watch;
 
 use crate::api::{self, Check, Health, HttpStats};
@@ -25,7 +27,7 @@ use crate::doctor;
 use crate::host::process;
 use crate::pipeline::{Parts, Pipeline, Source};
 use crate::signal::Drains;
-use crate::store::Latest;
+use crate::store::{self, Latest, Queue, Recorder};
 use crate::sysexits;
 
 /// The oldest kernel that is supported.
@@ -106,14 +108,16 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let drains = Drains::open(load(&config, &mounts)?);
     let signals: Vec<_> = drains.active().collect();
     let pulse = Arc::new(Pulse::new(config.tick, signals));
-    let latest = Arc::new(Latest::default());
+    let db = Arc::new(open_store(&config)?);
+    let (recorder, queue) = Recorder::new(Arc::clone(&db));
+    let latest = Arc::new(Latest::recorded(queue.clone()));
     let http = Arc::new(HttpStats::new(Timestamp::of(SystemTime::now())));
     let pipeline = Pipeline::new(Parts {
         drains,
         directory: Directory::new(&config.attribution),
         mounts,
         latest: Arc::clone(&latest),
-        sources: sources(&pulse, &http),
+        sources: sources(&pulse, &http, &db, queue),
     });
     drop_privileges()?;
     let tick = config.tick;
@@ -124,11 +128,15 @@ pub fn run(config: Config) -> Result<(), Failure> {
             move || beat(pipeline, tick, &pulse)
         })
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))?;
+    let writer = spawn_recorder(recorder, &pulse)?;
     let deps = api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http };
     let served = serve(listener, deps, &config);
     pulse.stop.store(true, Ordering::Relaxed);
     if worker.join().is_err() {
         tracing::error!("the pipeline ended in a panic");
+    }
+    if writer.join().is_err() {
+        tracing::error!("the recorder ended in a panic");
     }
     served.map_err(|error| Failure::new(sysexits::OS_ERROR, format!("serve: {error}")))?;
     tracing::info!("stopped");
@@ -184,6 +192,36 @@ fn lock(directory: &Path) -> Result<File, Failure> {
         }
         Err(fs::TryLockError::Error(error)) => Err(failed("lock the data directory", &error)),
     }
+}
+
+/// Opens the store: what is damaged in it is served around, and only a directory that cannot be used keeps the agent
+/// from starting.
+fn open_store(config: &Config) -> Result<Db, Failure> {
+    store::open(&config.store, &config.data_dir).map_err(|error| {
+        let dir = config.data_dir.join(store::DIR);
+        let text = format!("store {}: {error}; choose another with --data-dir", dir.display());
+        Failure::new(sysexits::CANNOT_CREATE, text)
+    })
+}
+
+/// The recorder's thread. A panic costs the tick it was at; it is counted, and the next one is recorded.
+fn spawn_recorder(mut recorder: Recorder, pulse: &Arc<Pulse>) -> Result<JoinHandle<()>, Failure> {
+    let pulse = Arc::clone(pulse);
+    let work = move || {
+        while !pulse.stop.load(Ordering::Relaxed) {
+            let step = catch_unwind(AssertUnwindSafe(|| recorder.step(STOP_NOTICED)));
+            if step.is_err() {
+                pulse.panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!("the recorder panicked; the tick it was at is not in the store");
+            }
+        }
+        // What the pipeline sent last.
+        recorder.step(Duration::ZERO);
+    };
+    std::thread::Builder::new()
+        .name("recorder".to_owned())
+        .spawn(work)
+        .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))
 }
 
 fn discover(config: &Config) -> Result<Mounts, Failure> {
@@ -289,12 +327,13 @@ fn drop_privileges() -> Result<(), Failure> {
 }
 
 /// What else every snapshot says.
-fn sources(pulse: &Arc<Pulse>, http: &Arc<HttpStats>) -> Vec<Source> {
-    let (pulse, http) = (Arc::clone(pulse), Arc::clone(http));
+fn sources(pulse: &Arc<Pulse>, http: &Arc<HttpStats>, db: &Arc<Db>, queue: Queue) -> Vec<Source> {
+    let (pulse, http, db) = (Arc::clone(pulse), Arc::clone(http), Arc::clone(db));
     vec![
         Box::new(process::families),
         Box::new(move || http.families()),
         Box::new(move || own_families(&pulse)),
+        Box::new(move || store::families(&db, &queue)),
     ]
 }
 

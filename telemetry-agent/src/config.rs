@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{api, attribute, expose, sysexits};
+use crate::{api, attribute, expose, store, sysexits};
 
 pub use crate::human_duration;
 pub use documents::{example, reference};
@@ -47,6 +47,8 @@ pub struct Config {
     pub http: api::Config,
     /// What a page looks like.
     pub exposition: expose::Config,
+    /// What is kept, and how long.
+    pub store: store::Config,
 }
 
 /// What is logged, and how.
@@ -170,6 +172,7 @@ impl Default for Config {
             attribution: attribute::Config::default(),
             http: api::Config::default(),
             exposition: expose::Config::default(),
+            store: store::Config::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use telemetry_model::{Desc, Kind, Scope};
 
-use crate::{api, app, attribute, host, pipeline, signal};
+use crate::{api, app, attribute, host, pipeline, signal, store};
 
 const INTRO: &str = "# Metrics
 
@@ -46,6 +46,7 @@ pub fn all() -> Vec<&'static Desc> {
     all.extend(app::METRICS);
     all.extend(api::METRICS);
     all.extend(attribute::METRICS);
+    all.extend(store::METRICS);
     all.sort_by_key(|desc| desc.name);
     all
 }

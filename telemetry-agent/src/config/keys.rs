@@ -143,6 +143,41 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Integer(0, 1 << 30),
         help: "Pages of at least this many bytes are compressed for clients that ask for it.",
     },
+    Key {
+        name: "store.memory_only",
+        kind: Kind::Switch,
+        help: "Keep samples in memory and nothing on disk. A restart then begins with nothing.",
+    },
+    Key {
+        name: "store.retention",
+        kind: Kind::Duration(Duration::from_secs(3600), Duration::from_secs(10 * 366 * 86400)),
+        help: "How long samples are kept. Whole files go, so that up to a day more may be there.",
+    },
+    Key {
+        name: "store.bytes_max",
+        kind: Kind::Integer(0, i64::MAX),
+        help: "Bytes that all files together may have; the oldest go first. 0 sets no limit.",
+    },
+    Key {
+        name: "store.free_bytes_min",
+        kind: Kind::Integer(0, i64::MAX),
+        help: "Free bytes of the disk below which the oldest files go, so that there is always room for what is new.",
+    },
+    Key {
+        name: "store.out_of_order_window",
+        kind: Kind::Duration(Duration::ZERO, Duration::from_secs(86400)),
+        help: "How late a sample may be, behind the newest of its group. 0s takes no late samples.",
+    },
+    Key {
+        name: "store.series_max",
+        kind: Kind::Integer(1000, 10_000_000),
+        help: "Series at one time. Beyond it new ones are counted on the series of their family with overflow=\"true\".",
+    },
+    Key {
+        name: "store.series_per_family_max",
+        kind: Kind::Integer(100, 10_000_000),
+        help: "Series of one family at one time, with the same rule.",
+    },
 ];
 
 // === impl Kind ===

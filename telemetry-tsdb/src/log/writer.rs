@@ -13,6 +13,8 @@ use crate::fs::{File, Storage};
 
 /// Unacknowledged bytes kept for writing again; beyond it records are refused.
 const PENDING_BYTES_MAX: usize = 64 << 20;
+/// Memory for pending records that is kept between commits.
+const PENDING_KEPT: usize = 1 << 20;
 /// Segments of one name.
 const ATTEMPTS_MAX: u32 = 1000;
 
@@ -128,6 +130,8 @@ impl LogWriter {
             self.write()?;
         }
         self.pending.clear();
+        // A checkpoint of many series must not stay in memory.
+        self.pending.shrink_to(PENDING_KEPT);
         self.pending_first = self.next;
         if self.offset >= SEGMENT_BYTES {
             self.file = None;

@@ -1,0 +1,271 @@
+//! Writes every tick into the store: on a thread of its own, from a short queue, so that no disk slows the pipeline.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use telemetry_model::{Desc, Histogram, Labels, NativeHistogram, ResetHint, Snapshot, Value};
+use telemetry_tsdb::db::{Db, Metadata, SeriesRef, Work};
+use telemetry_tsdb::head::{GroupId, Sample};
+use telemetry_tsdb::index::{NAME, OwnerRef};
+
+/// Ticks that may wait for the disk. Beyond it the newest is not recorded, and counted.
+const QUEUE_TICKS: usize = 16;
+/// The agent's own group of series.
+const GROUP: &str = "agent";
+/// Pieces of housekeeping done between two ticks at most.
+const CHORES_MAX: usize = 64;
+
+/// The pipeline's end of the queue.
+#[derive(Clone)]
+pub struct Queue {
+    sender: SyncSender<Arc<Snapshot>>,
+    missed: Arc<AtomicU64>,
+}
+
+/// The store's end.
+pub struct Recorder {
+    db: Arc<Db>,
+    receiver: Receiver<Arc<Snapshot>>,
+    group: Option<GroupId>,
+    known: HashMap<&'static str, HashMap<Labels, Known>>,
+    tick: u64,
+}
+
+struct Known {
+    series: SeriesRef,
+    /// The last tick it was in.
+    seen: u64,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Gives a tick to the store, unless the store is too far behind.
+    pub fn push(&self, snapshot: Arc<Snapshot>) {
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(snapshot) {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ticks that were not recorded because the disk was too slow.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// A recorder and the queue that feeds it.
+    #[must_use]
+    pub fn new(db: Arc<Db>) -> (Self, Queue) {
+        let (sender, receiver) = sync_channel(QUEUE_TICKS);
+        let group = db.group(GROUP);
+        let queue = Queue { sender, missed: Arc::default() };
+        (Self { db, receiver, group, known: HashMap::new(), tick: 0 }, queue)
+    }
+
+    /// Waits for a tick and records it, then does what housekeeping is due. False: nobody will ever send again.
+    pub fn step(&mut self, patience: Duration) -> bool {
+        let is_open = match self.receiver.recv_timeout(patience) {
+            Ok(snapshot) => {
+                self.record(&snapshot);
+                // What is behind is caught up before the disk is asked.
+                while let Ok(snapshot) = self.receiver.try_recv() {
+                    self.record(&snapshot);
+                }
+                if let Err(error) = self.db.commit() {
+                    tracing::debug!(%error, "tick not acknowledged");
+                }
+                true
+            }
+            Err(RecvTimeoutError::Timeout) => true,
+            Err(RecvTimeoutError::Disconnected) => false,
+        };
+        for _ in 0..CHORES_MAX {
+            if matches!(self.db.maintain(), Work::Nothing | Work::Failed) {
+                break;
+            }
+        }
+        is_open
+    }
+
+    /// Writes one snapshot.
+    pub fn record(&mut self, snapshot: &Snapshot) {
+        let Some(group) = self.group else { return };
+        self.tick += 1;
+        let mut cells = Vec::with_capacity(snapshot.series_count());
+        for family in &snapshot.families {
+            let desc = family.desc;
+            if !self.known.contains_key(desc.name) {
+                self.db.set_metadata(desc.name, metadata(desc));
+            }
+            let known = self.known.entry(desc.name).or_default();
+            for series in &family.series {
+                let found = match known.get_mut(&series.labels) {
+                    Some(found) => Some(found),
+                    None => self.db.series(group, &pairs(desc.name, &series.labels), OwnerRef(0)).map(|found| {
+                        known.entry(series.labels.clone()).or_insert(Known { series: found, seen: 0 })
+                    }),
+                };
+                let Some(found) = found else { continue };
+                found.seen = self.tick;
+                cells.push((found.series, sample(&series.value)));
+            }
+        }
+        let appended = self.db.append_row(group, snapshot.at.0, cells);
+        if !appended.refused.is_empty() {
+            self.forget(&appended.refused.iter().map(|(series, _)| *series).collect::<Vec<_>>());
+        }
+        self.end_absent(snapshot.at.0);
+    }
+
+    /// Series that are not in the newest tick have ended.
+    fn end_absent(&mut self, t: i64) {
+        let tick = self.tick;
+        let mut ended = Vec::new();
+        for known in self.known.values_mut() {
+            known.retain(|_, series| {
+                if series.seen < tick {
+                    ended.push(series.series);
+                }
+                series.seen >= tick
+            });
+        }
+        if !ended.is_empty() {
+            self.db.end(&ended, t);
+        }
+    }
+
+    /// Series that the store does not know any more are asked for again at the next tick.
+    fn forget(&mut self, refused: &[SeriesRef]) {
+        for known in self.known.values_mut() {
+            known.retain(|_, series| !refused.contains(&series.series));
+        }
+    }
+}
+
+fn metadata(desc: &Desc) -> Metadata {
+    let kind = match desc.kind {
+        telemetry_model::Kind::Counter => "counter",
+        telemetry_model::Kind::Gauge => "gauge",
+        telemetry_model::Kind::Histogram => "histogram",
+        telemetry_model::Kind::Info => "info",
+    };
+    Metadata { kind: kind.into(), unit: desc.unit.word().into(), help: desc.help.into() }
+}
+
+/// Label pairs in the order of their names, the metric's name among them.
+fn pairs<'a>(name: &'a str, labels: &'a Labels) -> Vec<(&'a str, &'a str)> {
+    let own = labels.iter().map(|label| (label.name.as_ref(), label.value.as_ref()));
+    let mut all: Vec<_> = std::iter::once((NAME, name)).chain(own).collect();
+    all.sort_unstable();
+    all
+}
+
+fn sample(value: &Value) -> Sample {
+    match value {
+        Value::Number(value) => Sample::Float(*value),
+        Value::Histogram(histogram) => Sample::Histogram(Arc::new(native(histogram))),
+    }
+}
+
+/// A kernel histogram as the store and the query language know it. Bins are buckets of the same schema; the zero bin
+/// is the zero bucket, the overflow bin the bucket behind the last bound.
+#[must_use]
+pub fn native(histogram: &Histogram) -> NativeHistogram {
+    let layout = histogram.layout();
+    let schema = i8::try_from(layout.schema).unwrap_or(0);
+    // The bucket that begins at the first bound: its upper bound is 2^(index / 2^schema).
+    let first = (layout.low_octave << layout.schema) + 1;
+    let (zero, rest) = histogram.bins().split_first().map_or((0, &[][..]), |(zero, rest)| (*zero, rest));
+    let buckets = (first..).zip(rest).filter(|(_, count)| **count > 0);
+    NativeHistogram {
+        schema,
+        reset: ResetHint::Unknown,
+        zero_threshold: layout.zero_threshold(),
+        zero_count: telemetry_model::float(zero),
+        count: telemetry_model::float(histogram.count()),
+        sum: histogram.sum(),
+        positive: buckets.map(|(index, count)| (index, telemetry_model::float(*count))).collect(),
+        ..NativeHistogram::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use telemetry_model::clock::Timestamp;
+    use telemetry_model::{Family, Kind, Layout, MatchOp, Matcher, Scope, Series, Unit};
+    use telemetry_tsdb::db::Config;
+    use telemetry_tsdb::fs::sim::SimClock;
+
+    static X: Desc = Desc {
+        name: "x_total",
+        kind: Kind::Counter,
+        unit: Unit::None,
+        help: "Help.",
+        scope: Scope::Node,
+        labels: &["zone"],
+        bound: "1",
+        source: "a test",
+    };
+
+    fn snapshot(t: i64, zones: &[(&'static str, f64)]) -> Arc<Snapshot> {
+        let series = zones.iter().map(|(z, v)| Series::number(Labels::fixed(&[("zone", z), ("Zone", "y")]), *v));
+        Arc::new(Snapshot::new(Timestamp(t), vec![Family { desc: &X, series: series.collect() }]))
+    }
+
+    #[test]
+    fn ticks_are_recorded_and_series_that_vanish_end_with_a_stale_marker() {
+        let clock = Arc::new(SimClock::at(1_700_000_000_000));
+        let db = Arc::new(Db::in_memory(Config::default(), clock));
+        let (mut recorder, queue) = Recorder::new(Arc::clone(&db));
+        let t = 1_700_000_000_000;
+        queue.push(snapshot(t, &[("a", 1.0), ("b", 5.0)]));
+        queue.push(snapshot(t + 5000, &[("a", 2.0)]));
+        assert!(recorder.step(Duration::ZERO));
+        let read = |zone: &str| {
+            let matchers = [Matcher::new("__name__", MatchOp::Equal, "x_total"), Matcher::new("zone", MatchOp::Equal, zone)];
+            let selection = db.select(&matchers, i64::MIN, i64::MAX).unwrap();
+            let column = selection.reader().read(&selection.series()[0], i64::MIN, i64::MAX).unwrap();
+            column.times.iter().copied().zip(column.values).collect::<Vec<_>>()
+        };
+        assert_eq!(read("a"), [(t, 1.0), (t + 5000, 2.0)]);
+        let b = read("b");
+        assert_eq!((b[0], b[1].0), ((t, 5.0), t + 5000));
+        assert!(telemetry_model::is_stale(b[1].1));
+        assert_eq!(&*db.metadata()[0].1.kind, "counter");
+        drop(queue);
+        assert!(!recorder.step(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_slow_disk_costs_ticks_that_are_counted_and_nothing_else() {
+        let db = Arc::new(Db::in_memory(Config::default(), Arc::new(SimClock::at(0))));
+        let (_recorder, queue) = Recorder::new(db);
+        (0..20).for_each(|k| queue.push(snapshot(k, &[])));
+        assert_eq!(queue.missed(), 4);
+    }
+
+    #[test]
+    fn native_buckets_have_the_bounds_of_the_bins() {
+        static LAYOUT: Layout = Layout { schema: 2, low_octave: -2, high_octave: 3 };
+        let mut histogram = Histogram::new(&LAYOUT);
+        [0.1, 0.26, 1.0, 1.1, 100.0].iter().for_each(|v| histogram.observe(*v));
+        let native = native(&histogram);
+        assert_eq!((native.zero_count, native.count), (1.0, 5.0));
+        for (bin, _) in histogram.bins().iter().enumerate().filter(|(bin, c)| *bin > 0 && **c > 0) {
+            let bound = histogram.upper_bound(bin);
+            if bound.is_finite() {
+                let index = (bound.log2() * 4.0).round() as i32;
+                assert!(native.positive.indexes.contains(&index), "bound {bound}");
+            }
+        }
+        assert_eq!(native.positive.len(), 4);
+    }
+}
