@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use telemetry_agent::app::{self, Failure};
+use telemetry_agent::cli::tsdb;
 use telemetry_agent::config::{self, Config, Overrides};
 use telemetry_agent::doctor::{self, Form};
 use telemetry_agent::{bpf, logging, sysexits};
@@ -31,6 +32,13 @@ enum Command {
         /// How to print the checks.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
+    },
+    /// Look at the store, check it, take history out and in, while no agent runs.
+    Tsdb {
+        #[command(flatten)]
+        options: Options,
+        #[command(subcommand)]
+        command: tsdb::Command,
     },
 }
 
@@ -66,6 +74,9 @@ fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Run(cli.options)) {
         Command::Run(options) => run(&options),
         Command::Doctor { options, format } => return examine(&options, format),
+        Command::Tsdb { options, command } => configure(&options).and_then(|config| {
+            tsdb::run(&command, &config.data_dir).map_err(|(code, message)| Failure::new(code, message))
+        }),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,8 @@
 pub const OK: u8 = 0;
 /// The command line is wrong.
 pub const USAGE: u8 = 64;
+/// What was read is not what it should be: damaged, or not of its format.
+pub const DATA_ERROR: u8 = 65;
 /// A file that was named cannot be read.
 pub const NO_INPUT: u8 = 66;
 /// Something it needs is not there: a kernel feature, the cgroup tree, the port.

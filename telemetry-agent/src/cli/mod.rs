@@ -1,0 +1,3 @@
+//! Commands beside running the agent.
+
+pub mod tsdb;
