@@ -15,6 +15,8 @@ mod verify;
 mod writer;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
 
 pub use compact::{Deleted, OwnerOf, compact, encode, join};
