@@ -4,7 +4,7 @@
 #![allow(clippy::indexing_slicing, clippy::cast_precision_loss, reason = "a measurement at a terminal")]
 
 #[path = "../../tests/src/datagen.rs"]
-#[allow(dead_code, reason = "shared with the benches")]
+#[allow(dead_code, unfulfilled_lint_expectations, reason = "shared with the benches, where more is linted")]
 mod datagen;
 
 use std::sync::Arc;
@@ -55,7 +55,13 @@ fn main() {
     report("fresh, making data included", &fresh, raw, begun);
 
     let begun = Instant::now();
-    let meta = BlockMeta { id: 10, level: 1, min_t: START, max_t: START + WINDOWS * WINDOW_MS, ..BlockMeta::default() };
+    let meta = BlockMeta {
+        id: 10,
+        level: 1,
+        min_t: START,
+        max_t: START + WINDOWS * WINDOW_MS,
+        ..BlockMeta::default()
+    };
     let made = block::compact(&storage, meta, &fresh, &|_| Vec::new(), &|_| None).unwrap();
     let compacted = open(&storage, &made);
     report("compacted to two hours", std::slice::from_ref(&compacted), raw, begun);
@@ -70,13 +76,17 @@ fn main() {
         let tier_ms = minutes * 60_000;
         let from = (START / tier_ms + 1) * tier_ms;
         let to = (START + WINDOWS * WINDOW_MS) / tier_ms * tier_ms;
-        let wanted = Downsampled { meta: BlockMeta { id: number, ..BlockMeta::default() }, tier_ms, from, to };
-        let kind = |name: &str| if name.ends_with("_total") || name.ends_with("_bucket") { Kind::Counter } else { Kind::Gauge };
+        let wanted =
+            Downsampled { meta: BlockMeta { id: number, ..BlockMeta::default() }, tier_ms, from, to };
+        let kind = |name: &str| {
+            if name.ends_with("_total") || name.ends_with("_bucket") { Kind::Counter } else { Kind::Gauge }
+        };
         let inputs = std::slice::from_ref(&compacted);
         let made = block::downsample(&storage, &wanted, inputs, &kind, &|_| Vec::new(), &|_| None).unwrap();
         let tier = open(&storage, &made);
         report(&format!("tier of {minutes} min"), std::slice::from_ref(&tier), raw, begun);
-        let (mut reader, mut out, begun) = (TierReader::new(Arc::clone(&tier)), TierCells::default(), Instant::now());
+        let (mut reader, mut out, begun) =
+            (TierReader::new(Arc::clone(&tier)), TierCells::default(), Instant::now());
         let mut rows = 0;
         for id in 0..u32::try_from(series).unwrap() {
             out.clear();
@@ -115,7 +125,10 @@ fn write(storage: &Arc<dyn Storage>, series: usize, packed: &[u8]) -> Vec<Arc<Bl
         }
         let meta = file.finish(packed, b"").unwrap();
         let samples = (series * TICKS) as f64;
-        println!("  window {window}: encode, write, sync {:.1} ns a sample", begun.elapsed().as_nanos() as f64 / samples);
+        println!(
+            "  window {window}: encode, write, sync {:.1} ns a sample",
+            begun.elapsed().as_nanos() as f64 / samples
+        );
         fresh.push(open(storage, &meta));
     }
     fresh
@@ -132,7 +145,10 @@ fn read(file: &Arc<Block>, series: usize) {
         });
         read.unwrap();
     }
-    println!("read of 1,800 series: {:.1} ns a sample", begun.elapsed().as_nanos() as f64 / f64::from(samples as u32));
+    println!(
+        "read of 1,800 series: {:.1} ns a sample",
+        begun.elapsed().as_nanos() as f64 / samples as f64
+    );
     let begun = Instant::now();
     drop(file.index().unwrap());
     println!("index: {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);

@@ -104,7 +104,7 @@ fn each_damaged_byte_is_noticed_or_harmless() {
     let (mut refused, mut partial, mut harmless) = (0, 0, 0);
     for at in 0..len {
         let damaged = disk.copy();
-        damaged.flip(&path, at, (at % 8) as u32);
+        damaged.flip(&path, at, u32::try_from(at % 8).unwrap());
         let Ok(block) = Block::open(&damaged, &path).map(Arc::new) else {
             refused += 1;
             continue;
@@ -222,7 +222,7 @@ proptest! {
         for (at, cells) in files.iter().enumerate() {
             let mut samples = Samples::new();
             for (id, t, value) in cells {
-                samples.entry(*id).or_default().insert(at as i64 * 40 + t, f64::from(*value) / 8.0);
+                samples.entry(*id).or_default().insert(i64::try_from(at).unwrap() * 40 + t, f64::from(*value) / 8.0);
             }
             inputs.push(write(&disk, meta(at as u64 + 1, false), &samples));
             samples.into_iter().for_each(|(id, list)| expected.entry(id).or_default().extend(list));

@@ -102,7 +102,7 @@ fn check(block: &Arc<Block>, id: SeriesId, samples: &Samples, to: i64) -> Result
     let bits = |all: &[f64]| all.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     let (mut ends, mut last, mut counted, mut count, mut valued) = (vec![], vec![], vec![], vec![], vec![]);
     let (mut min, mut max, mut sum) = (vec![], vec![], vec![]);
-    for end in (0..to).step_by(TIER as usize).map(|start| start + TIER) {
+    for end in (0..to).step_by(60).map(|start| start + TIER) {
         let all = floats(samples, end - TIER, end);
         let real: Vec<f64> = all.iter().copied().filter(|v| !is_stale(*v)).collect();
         if let Some(newest) = all.last() {
@@ -139,8 +139,8 @@ fn check(block: &Arc<Block>, id: SeriesId, samples: &Samples, to: i64) -> Result
         return Ok(());
     }
     let got = column(block, id, TierColumn::Increase).unwrap_or_default();
-    for start in (0..to).step_by(TIER as usize) {
-        for end in (start..=to).step_by(TIER as usize) {
+    for start in (0..to).step_by(60) {
+        for end in (start..=to).step_by(60) {
             let rows = got.times.iter().zip(&got.values).filter(|(t, _)| **t > start && **t <= end);
             prop_assert_eq!(
                 rows.map(|(_, v)| v).sum::<f64>(),
@@ -243,8 +243,8 @@ proptest! {
         let made = make(&disk, &[block], 0, 600);
         let got = column(&made, 0, TierColumn::Increase).unwrap_or_default();
         prop_assert_eq!(got.histograms.len(), got.times.len());
-        for start in (0..600).step_by(TIER as usize) {
-            for end in (start..=600).step_by(TIER as usize) {
+        for start in (0..600).step_by(60) {
+            for end in (start..=600).step_by(60) {
                 let at = |t: i64| totals.iter().rev().find(|x| x.0 <= t).or(totals.first()).map_or(0.0, |x| x.1);
                 let rows = got.histograms.iter().filter(|(at, _)| (start + 1..=end).contains(&got.times[*at as usize]));
                 let (mut count, mut sum, mut buckets) = (0.0, 0.0, 0.0);
