@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use telemetry_model::clock::Timestamp;
 use telemetry_model::{Desc, Family, Hierarchy, Kind, Label, Labels, Scope, Series, Unit, float};
-use tokio::signal::unix::{SignalKind, signal};
 use telemetry_tsdb::db::Db;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::{self, Check, Health, HttpStats};

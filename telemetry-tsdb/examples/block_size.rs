@@ -145,10 +145,7 @@ fn read(file: &Arc<Block>, series: usize) {
         });
         read.unwrap();
     }
-    println!(
-        "read of 1,800 series: {:.1} ns a sample",
-        begun.elapsed().as_nanos() as f64 / samples as f64
-    );
+    println!("read of 1,800 series: {:.1} ns a sample", begun.elapsed().as_nanos() as f64 / samples as f64);
     let begun = Instant::now();
     drop(file.index().unwrap());
     println!("index: {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);

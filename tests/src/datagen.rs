@@ -34,8 +34,10 @@ const FAMILIES: [(&str, Kind, u64); 9] = [
     ("ebpf_runqueue_latency_ratio", Kind::FloatGauge, 40),
     ("container_open_fds", Kind::IntGauge, 50),
 ];
-const LES: [&str; 14] =
-    ["0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "+Inf"];
+const LES: [&str; 14] = [
+    "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5",
+    "+Inf",
+];
 
 /// Makes values, a tick at a time.
 pub struct Generator {

@@ -17,7 +17,15 @@ pub fn rounds(usual: usize) -> usize {
 ///
 /// # Errors
 /// If nobody reads.
-pub fn print(bench: &str, name: &str, value: f64, unit: &str, bar: Bar, peer: &str, samples: usize) -> Result<()> {
+pub fn print(
+    bench: &str,
+    name: &str,
+    value: f64,
+    unit: &str,
+    bar: Bar,
+    peer: &str,
+    samples: usize,
+) -> Result<()> {
     let ok = bar.is_none_or(|bar| value <= bar);
     let bar = bar.map_or(Value::Null, |bar| json!(bar));
     let (value, peer) = (json!(rounded(value)), json!(peer));

@@ -107,7 +107,11 @@ fn stat(db: &Db, dir: &Path) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let blocks = db.blocks();
     writeln!(out, "{}", dir.display())?;
-    writeln!(out, "{:>12}  {:>5} {:>7} {:>14} {:>14} {:>9} {:>11} {:>10}  B/sample", "file", "level", "tier", "from", "to", "series", "samples", "bytes")?;
+    writeln!(
+        out,
+        "{:>12}  {:>5} {:>7} {:>14} {:>14} {:>9} {:>11} {:>10}  B/sample",
+        "file", "level", "tier", "from", "to", "series", "samples", "bytes"
+    )?;
     for block in blocks.iter() {
         let meta = block.meta();
         let tier = if meta.tier_ms == 0 { "raw".to_owned() } else { format!("{}s", meta.tier_ms / 1000) };
@@ -175,7 +179,9 @@ fn export(db: &Db, selector: &Selector, out: &mut dyn Write) -> Result<(), Faile
     }
     let mut bar = Progress::new();
     let range = (selector.from, selector.to);
-    let done = transfer::export(db, &matchers, range, out, |done, total| bar.show(|| format!("series {done} of {total}")));
+    let done = transfer::export(db, &matchers, range, out, |done, total| {
+        bar.show(|| format!("series {done} of {total}"))
+    });
     bar.end();
     match done {
         // Whoever read has seen enough.
@@ -222,14 +228,10 @@ fn import(dir: &Path, file: &Path, format: Format) -> Result<(), Failed> {
 fn matcher(text: &str) -> Option<Matcher> {
     let at = text.find(['=', '!'])?;
     let (name, rest) = text.split_at(at);
-    let (op, value) = [
-        ("=~", MatchOp::Regex),
-        ("!~", MatchOp::NotRegex),
-        ("!=", MatchOp::NotEqual),
-        ("=", MatchOp::Equal),
-    ]
-    .into_iter()
-    .find_map(|(symbol, op)| Some((op, rest.strip_prefix(symbol)?)))?;
+    let (op, value) =
+        [("=~", MatchOp::Regex), ("!~", MatchOp::NotRegex), ("!=", MatchOp::NotEqual), ("=", MatchOp::Equal)]
+            .into_iter()
+            .find_map(|(symbol, op)| Some((op, rest.strip_prefix(symbol)?)))?;
     (!name.is_empty()).then(|| Matcher::new(name, op, value.trim_matches('"')))
 }
 
@@ -276,7 +278,9 @@ mod tests {
 
     #[test]
     fn matchers_are_read() {
-        let check = |text: &str, op, value: &str| assert_eq!(matcher(text), Some(Matcher::new("a", op, value)), "{text}");
+        let check = |text: &str, op, value: &str| {
+            assert_eq!(matcher(text), Some(Matcher::new("a", op, value)), "{text}")
+        };
         check("a=b", MatchOp::Equal, "b");
         check("a=\"b\"", MatchOp::Equal, "b");
         check("a!=b", MatchOp::NotEqual, "b");

@@ -135,7 +135,11 @@ fn number(word: &str) -> Result<f64, SyntaxError> {
         _ => {}
     }
     let is_number = word.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'));
-    if is_number { word.parse().map_err(|_| SyntaxError("bad number")) } else { Err(SyntaxError("bad number")) }
+    if is_number {
+        word.parse().map_err(|_| SyntaxError("bad number"))
+    } else {
+        Err(SyntaxError("bad number"))
+    }
 }
 
 /// A timestamp in milliseconds: exact, whatever a float would make of it.
@@ -197,7 +201,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn name(&mut self) -> Result<&'a str, SyntaxError> {
-        let end = self.0.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')).unwrap_or(self.0.len());
+        let end = self
+            .0
+            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+            .unwrap_or(self.0.len());
         let (name, rest) = self.0.split_at(end);
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
             return Err(SyntaxError("bad name"));
@@ -274,7 +281,12 @@ impl<'a> Cursor<'a> {
 }
 
 /// Appends a sample line: name, labels, value, seconds.
-pub fn put_sample<'a>(out: &mut String, labels: impl Iterator<Item = (&'a str, &'a str)> + Clone, value: f64, t: i64) {
+pub fn put_sample<'a>(
+    out: &mut String,
+    labels: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    value: f64,
+    t: i64,
+) {
     let name = labels.clone().find(|(name, _)| *name == "__name__").map_or("", |(_, value)| value);
     let is_plain = |text: &str| {
         !text.starts_with(|c: char| c.is_ascii_digit())
@@ -305,7 +317,11 @@ pub fn put_sample<'a>(out: &mut String, labels: impl Iterator<Item = (&'a str, &
     for (label, text) in labels.filter(|(label, _)| *label != "__name__") {
         out.push(separator);
         separator = ',';
-        if is_plain(label) && !label.contains(':') { out.push_str(label) } else { quote(out, label) }
+        if is_plain(label) && !label.contains(':') {
+            out.push_str(label)
+        } else {
+            quote(out, label)
+        }
         out.push('=');
         quote(out, text);
     }
@@ -327,7 +343,11 @@ fn put_number(out: &mut String, value: f64) {
         out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
     } else {
         let size = value.abs();
-        let text = if size != 0.0 && !(1e-6..1e21).contains(&size) { format!("{value:e}") } else { value.to_string() };
+        let text = if size != 0.0 && !(1e-6..1e21).contains(&size) {
+            format!("{value:e}")
+        } else {
+            value.to_string()
+        };
         out.push_str(&text);
     }
 }
@@ -346,7 +366,9 @@ mod tests {
 
     #[test]
     fn samples_are_read() {
-        let s = sample(r#"http_requests_total{method="post",code="a\"b\\c\nd"} 1.5e3 1700000000.1234 # {trace_id="x"} 0.5 1700000001"#);
+        let s = sample(
+            r#"http_requests_total{method="post",code="a\"b\\c\nd"} 1.5e3 1700000000.1234 # {trace_id="x"} 0.5 1700000001"#,
+        );
         let labels: Vec<_> = s.labels.iter().map(|(n, v)| (n.as_ref(), v.as_ref())).collect();
         assert_eq!(labels, [("__name__", "http_requests_total"), ("code", "a\"b\\c\nd"), ("method", "post")]);
         assert_eq!((s.value, s.t), (1500.0, Some(1_700_000_000_123)));
@@ -371,7 +393,21 @@ mod tests {
 
     #[test]
     fn what_is_no_line_is_refused() {
-        for bad in ["a", "a{", "a{b} x", "a{b=c} 1", "a{b=\"c} 1", "1a 2", "a 1 x", "a 1 2 3", "{b=\"c\"} 1", "a{b=\"1\",b=\"2\"} 1", "a 0x1p3", "a 1 # {", "a inFinity"] {
+        for bad in [
+            "a",
+            "a{",
+            "a{b} x",
+            "a{b=c} 1",
+            "a{b=\"c} 1",
+            "1a 2",
+            "a 1 x",
+            "a 1 2 3",
+            "{b=\"c\"} 1",
+            "a{b=\"1\",b=\"2\"} 1",
+            "a 0x1p3",
+            "a 1 # {",
+            "a inFinity",
+        ] {
             assert!(parse_line(bad, Dialect::OpenMetrics).is_err(), "{bad}");
         }
     }

@@ -100,7 +100,8 @@ pub fn export(
 
 /// Names of counters end in `_total` in OpenMetrics; their family does not.
 fn put_metadata(text: &mut String, name: &str, metadata: &Metadata) {
-    let family = if &*metadata.kind == "counter" { name.strip_suffix("_total").unwrap_or(name) } else { name };
+    let family =
+        if &*metadata.kind == "counter" { name.strip_suffix("_total").unwrap_or(name) } else { name };
     let family = if &*metadata.kind == "info" { name.strip_suffix("_info").unwrap_or(name) } else { family };
     let help = metadata.help.replace('\\', "\\\\").replace('\n', "\\n");
     // Writing to a String cannot fail.
@@ -130,7 +131,9 @@ fn put_classic<'a>(
         put_sample(text, all.iter().copied(), value, t);
     };
     let bound = |index: i32| match &histogram.custom_bounds {
-        Some(bounds) => usize::try_from(index).ok().and_then(|at| bounds.get(at)).copied().unwrap_or(f64::INFINITY),
+        Some(bounds) => {
+            usize::try_from(index).ok().and_then(|at| bounds.get(at)).copied().unwrap_or(f64::INFINITY)
+        }
         None => (f64::from(index) / f64::from(i32::from(histogram.schema)).exp2()).exp2(),
     };
     let mut below: f64 = histogram.negative.counts.iter().sum::<f64>() + histogram.zero_count;
@@ -185,7 +188,9 @@ pub fn import(
             },
             Line::Type(family, kind) => families.entry(family.into_owned()).or_default().kind = kind.into(),
             Line::Unit(family, unit) => families.entry(family.into_owned()).or_default().unit = unit.into(),
-            Line::Help(family, help) => families.entry(family.into_owned()).or_default().help = help.as_ref().into(),
+            Line::Help(family, help) => {
+                families.entry(family.into_owned()).or_default().help = help.as_ref().into()
+            }
             Line::Eof => ended = true,
             Line::Nothing => {}
         }

@@ -108,9 +108,11 @@ impl Recorder {
             for series in &family.series {
                 let found = match known.get_mut(&series.labels) {
                     Some(found) => Some(found),
-                    None => self.db.series(group, &pairs(desc.name, &series.labels), OwnerRef(0)).map(|found| {
-                        known.entry(series.labels.clone()).or_insert(Known { series: found, seen: 0 })
-                    }),
+                    None => {
+                        self.db.series(group, &pairs(desc.name, &series.labels), OwnerRef(0)).map(|found| {
+                            known.entry(series.labels.clone()).or_insert(Known { series: found, seen: 0 })
+                        })
+                    }
                 };
                 let Some(found) = found else { continue };
                 found.seen = self.tick;
@@ -216,7 +218,8 @@ mod tests {
     };
 
     fn snapshot(t: i64, zones: &[(&'static str, f64)]) -> Arc<Snapshot> {
-        let series = zones.iter().map(|(z, v)| Series::number(Labels::fixed(&[("zone", z), ("Zone", "y")]), *v));
+        let series =
+            zones.iter().map(|(z, v)| Series::number(Labels::fixed(&[("zone", z), ("Zone", "y")]), *v));
         Arc::new(Snapshot::new(Timestamp(t), vec![Family { desc: &X, series: series.collect() }]))
     }
 
@@ -230,7 +233,10 @@ mod tests {
         queue.push(snapshot(t + 5000, &[("a", 2.0)]));
         assert!(recorder.step(Duration::ZERO));
         let read = |zone: &str| {
-            let matchers = [Matcher::new("__name__", MatchOp::Equal, "x_total"), Matcher::new("zone", MatchOp::Equal, zone)];
+            let matchers = [
+                Matcher::new("__name__", MatchOp::Equal, "x_total"),
+                Matcher::new("zone", MatchOp::Equal, zone),
+            ];
             let selection = db.select(&matchers, i64::MIN, i64::MAX).unwrap();
             let column = selection.reader().read(&selection.series()[0], i64::MIN, i64::MAX).unwrap();
             column.times.iter().copied().zip(column.values).collect::<Vec<_>>()

@@ -105,9 +105,7 @@ impl Encoder {
         if let Some(present) = present {
             put_runs(present, rows, out);
         }
-        let is_histogram = |row: usize| {
-            cells.histograms.binary_search_by_key(&row, |h| h.0 as usize).is_ok()
-        };
+        let is_histogram = |row: usize| cells.histograms.binary_search_by_key(&row, |h| h.0 as usize).is_ok();
         self.dense.clear();
         if has_floats {
             let there = (0..rows).filter(|row| present.is_none_or(|present| present.get(*row)));

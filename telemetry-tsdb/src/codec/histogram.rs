@@ -108,7 +108,11 @@ fn count_at(buckets: &Buckets, index: i32) -> f64 {
 }
 
 /// Appends `n` samples.
-pub fn decode_histograms(mut bytes: &[u8], n: usize, out: &mut Vec<NativeHistogram>) -> Result<(), CodecError> {
+pub fn decode_histograms(
+    mut bytes: &[u8],
+    n: usize,
+    out: &mut Vec<NativeHistogram>,
+) -> Result<(), CodecError> {
     let runs = take_varint(&mut bytes)?;
     let mut left = n;
     for _ in 0..runs {

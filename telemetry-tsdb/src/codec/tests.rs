@@ -53,7 +53,8 @@ fn a_constant_is_a_few_bytes_and_a_counter_a_byte_a_sample() {
 
 #[test]
 fn times_survive_and_even_ones_are_free() {
-    for times in [vec![5], (0..240).map(|k| 1_700_000_000_000 + k * 5000).collect(), vec![-7, 0, 1, 900, 901]] {
+    for times in [vec![5], (0..240).map(|k| 1_700_000_000_000 + k * 5000).collect(), vec![-7, 0, 1, 900, 901]]
+    {
         let (mut bytes, mut out) = (Vec::new(), Vec::new());
         encode_times(&times, &mut bytes);
         decode_times(&bytes, times.len(), &mut out).unwrap();
@@ -75,25 +76,30 @@ enum Cell {
 fn histogram() -> impl Strategy<Value = NativeHistogram> {
     let side = prop::collection::btree_map(-300..300i32, 1..1_000_000u64, 0..12);
     let counts = (side.clone(), side, 0..9u64, any::<f64>(), any::<bool>());
-    (counts, 0..4u8, 0..3i8, any::<bool>()).prop_map(|((positive, negative, nan, sum, whole), hint, schema, custom)| {
-        let scale = if whole { 1.0 } else { 0.3 };
-        let list = |m: std::collections::BTreeMap<i32, u64>| {
-            m.into_iter().map(|(index, count)| (index, count as f64 * scale)).collect::<telemetry_model::Buckets>()
-        };
-        let (positive, negative) = (list(positive), list(negative));
-        let all: f64 = positive.counts.iter().chain(&negative.counts).sum();
-        NativeHistogram {
-            schema: if custom { CUSTOM_SCHEMA } else { schema },
-            reset: [ResetHint::Unknown, ResetHint::Reset, ResetHint::NotReset, ResetHint::Gauge][hint as usize],
-            zero_threshold: if whole { 1e-9 } else { 0.0 },
-            zero_count: nan as f64,
-            count: all + nan as f64 * 2.0,
-            sum,
-            positive,
-            negative,
-            custom_bounds: custom.then(|| Arc::from(vec![1.0, 2.0, f64::from(schema)])),
-        }
-    })
+    (counts, 0..4u8, 0..3i8, any::<bool>()).prop_map(
+        |((positive, negative, nan, sum, whole), hint, schema, custom)| {
+            let scale = if whole { 1.0 } else { 0.3 };
+            let list = |m: std::collections::BTreeMap<i32, u64>| {
+                m.into_iter()
+                    .map(|(index, count)| (index, count as f64 * scale))
+                    .collect::<telemetry_model::Buckets>()
+            };
+            let (positive, negative) = (list(positive), list(negative));
+            let all: f64 = positive.counts.iter().chain(&negative.counts).sum();
+            NativeHistogram {
+                schema: if custom { CUSTOM_SCHEMA } else { schema },
+                reset: [ResetHint::Unknown, ResetHint::Reset, ResetHint::NotReset, ResetHint::Gauge]
+                    [hint as usize],
+                zero_threshold: if whole { 1e-9 } else { 0.0 },
+                zero_count: nan as f64,
+                count: all + nan as f64 * 2.0,
+                sum,
+                positive,
+                negative,
+                custom_bounds: custom.then(|| Arc::from(vec![1.0, 2.0, f64::from(schema)])),
+            }
+        },
+    )
 }
 
 fn cell() -> impl Strategy<Value = Cell> {

@@ -91,7 +91,8 @@ impl Db {
         for (at, window) in windows.iter().enumerate() {
             let group = file.add_group(&window.times()).map_err(io("write times"))?;
             let slots = (0u32..).zip(window.series.iter());
-            places.extend(slots.filter(|(slot, _)| window.has(*slot)).map(|(slot, id)| (*id, at, slot, group)));
+            places
+                .extend(slots.filter(|(slot, _)| window.has(*slot)).map(|(slot, id)| (*id, at, slot, group)));
         }
         places.sort_unstable_by_key(|place| (place.0, place.1));
         let (mut encoder, mut decoded, mut bytes) = (Encoder::default(), Decoded::default(), Vec::new());
@@ -115,7 +116,8 @@ impl Db {
     fn write_late(&self, late: &BTreeMap<SeriesId, LateSeries>) -> Result<Arc<Block>, Error> {
         let times = || late.values().flat_map(|list| list.iter().map(|entry| entry.0));
         let (from, to) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
-        let mut file = BlockWriter::new(self.storage()?, self.new_meta(from, to, true)).map_err(io("write late samples"))?;
+        let mut file = BlockWriter::new(self.storage()?, self.new_meta(from, to, true))
+            .map_err(io("write late samples"))?;
         let (mut encoder, mut bytes) = (Encoder::default(), Vec::new());
         for (id, list) in late {
             add_own_times(&mut file, &mut encoder, &mut bytes, *id, list).map_err(io("write a chunk"))?;
@@ -140,13 +142,19 @@ impl Db {
 
     /// The index of a file with these series.
     pub(super) fn file_index(&self, series: impl Iterator<Item = SeriesId>) -> Vec<u8> {
-        let owners: std::collections::HashMap<_, _> =
-            self.owners.all().into_iter().map(|(owner, is_bound, labels)| (owner, (is_bound, labels))).collect();
+        let owners: std::collections::HashMap<_, _> = self
+            .owners
+            .all()
+            .into_iter()
+            .map(|(owner, is_bound, labels)| (owner, (is_bound, labels)))
+            .collect();
         let entries = series.filter_map(|id| {
             let (labels, owner) = self.index.own_labels(id)?;
             Some((id, owner, labels))
         });
-        FileIndex::encode(entries, |owner| owners.get(&owner).map(|(bound, labels)| (*bound, labels.to_vec())))
+        FileIndex::encode(entries, |owner| {
+            owners.get(&owner).map(|(bound, labels)| (*bound, labels.to_vec()))
+        })
     }
 
     /// What is known of families, as files have it.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use telemetry_model::NativeHistogram;
 
 use super::record::{get_histogram, put_histogram};
-use crate::wire::{Malformed, Reader, put_count, put_i64, put_u64};
 use crate::head::{GroupId, Row, Sample};
+use crate::wire::{Malformed, Reader, put_count, put_i64, put_u64};
 
 /// Counts above this are not sent as differences: beyond it floats are not exact integers.
 const EXACT_MAX: f64 = 9e15;
@@ -116,7 +116,10 @@ fn whole_step(before: f64, now: f64) -> Option<i64> {
     (exact(before) && exact(now)).then(|| (now - before) as i64)
 }
 
-fn bucket_steps(before: &telemetry_model::Buckets, now: &telemetry_model::Buckets) -> Option<Vec<(i32, i64)>> {
+fn bucket_steps(
+    before: &telemetry_model::Buckets,
+    now: &telemetry_model::Buckets,
+) -> Option<Vec<(i32, i64)>> {
     let mut old = before.iter().peekable();
     let mut steps = Vec::new();
     for (index, count) in now.iter() {

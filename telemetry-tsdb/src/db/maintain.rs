@@ -69,7 +69,11 @@ impl Db {
         if self.expire(now) > 0 {
             return Work::Expired;
         }
-        if self.config.compaction && self.storage.is_some() { self.try_compact(&mut house, now) } else { Work::Nothing }
+        if self.config.compaction && self.storage.is_some() {
+            self.try_compact(&mut house, now)
+        } else {
+            Work::Nothing
+        }
     }
 
     /// Takes the log up again after a failure: a new segment, a checkpoint, and everything in memory that no earlier
@@ -266,7 +270,8 @@ impl Db {
         } else {
             block::compact(&storage, meta, inputs, &deleted, &owner)
         };
-        let damage = |damage: block::Damage| Error::Damaged { file: String::new(), reason: damage.to_string() };
+        let damage =
+            |damage: block::Damage| Error::Damaged { file: String::new(), reason: damage.to_string() };
         let meta = result.map_err(damage)?;
         let made = Arc::new(Block::open(&*storage, &meta.path()).map_err(damage)?);
         self.blocks.rcu(|old| {
@@ -280,7 +285,8 @@ impl Db {
     }
 
     fn next_compaction(&self, house: &House, now: i64) -> Option<(i64, BlockMeta, Vec<Arc<Block>>)> {
-        let settled = now.saturating_sub(self.config.out_of_order_window_ms + self.config.flush_delay_ms + WINDOW_MS);
+        let settled =
+            now.saturating_sub(self.config.out_of_order_window_ms + self.config.flush_delay_ms + WINDOW_MS);
         let blocks = self.blocks.load_full();
         let raw: Vec<_> = blocks.iter().filter(|found| found.meta().tier_ms == 0).cloned().collect();
         let mut buckets: BTreeMap<i64, Vec<Arc<Block>>> = BTreeMap::new();
@@ -292,7 +298,11 @@ impl Db {
             let is_new = inputs.iter().any(|found| found.meta().level == 0);
             let is_given_up = house.given_up.get(bucket) == Some(&newest_of(inputs));
             if is_over && is_new && !is_given_up {
-                return Some((*bucket, self.joined_meta(1, *bucket * BUCKET_MS, BUCKET_MS, inputs), inputs.clone()));
+                return Some((
+                    *bucket,
+                    self.joined_meta(1, *bucket * BUCKET_MS, BUCKET_MS, inputs),
+                    inputs.clone(),
+                ));
             }
         }
         let mut days: BTreeMap<i64, Vec<Arc<Block>>> = BTreeMap::new();
@@ -312,7 +322,8 @@ impl Db {
         let mut writer = self.writer();
         writer.next_block += 1;
         let sources = inputs.iter().flat_map(|input| {
-            std::iter::once(input.meta().id).chain(input.meta().sources.iter().copied().filter(|_| level == 1))
+            std::iter::once(input.meta().id)
+                .chain(input.meta().sources.iter().copied().filter(|_| level == 1))
         });
         BlockMeta {
             id: writer.next_block,

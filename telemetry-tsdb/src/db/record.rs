@@ -6,9 +6,9 @@ use std::sync::Arc;
 use telemetry_model::native::CUSTOM_SCHEMA;
 use telemetry_model::{Buckets, NativeHistogram, ResetHint};
 
-use crate::wire::{Malformed, Reader, put_count, put_i64, put_str, put_u64};
 use crate::head::{GroupId, Sample, Slot};
 use crate::index::{OwnerRef, SeriesId};
+use crate::wire::{Malformed, Reader, put_count, put_i64, put_str, put_u64};
 
 /// Kinds of records. Numbers are for ever: docs/format.md.
 pub mod kind {

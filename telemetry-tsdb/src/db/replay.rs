@@ -81,8 +81,9 @@ impl Replay<'_> {
     fn take(&mut self, record: Record<'_>) {
         let result = match record.kind {
             kind::ROW => self.row(record.sequence, record.body),
-            kind::HISTOGRAMS => record::unseal(record.body)
-                .and_then(|body| self.histograms(record.sequence, &body)),
+            kind::HISTOGRAMS => {
+                record::unseal(record.body).and_then(|body| self.histograms(record.sequence, &body))
+            }
             _ => record::unseal(record.body).and_then(|body| self.fact(record.kind, &body)),
         };
         if let Err(error) = result {
@@ -195,7 +196,8 @@ impl Replay<'_> {
     fn row(&mut self, sequence: u64, body: &[u8]) -> Result<(), Malformed> {
         let mut r = Reader::new(body);
         let (group, t, base) = record::get_row_head(&mut r)?;
-        if self.bases.get(&group).is_some_and(|known| known.cells.as_ref().is_some_and(|cells| cells.1 != t)) {
+        if self.bases.get(&group).is_some_and(|known| known.cells.as_ref().is_some_and(|cells| cells.1 != t))
+        {
             self.flush_waiting(group);
         }
         let known = self.bases.entry(group).or_default();
@@ -206,8 +208,7 @@ impl Replay<'_> {
             }
             _ => return Err(Malformed("the row it builds upon is lost")),
         };
-        let (values, present) =
-            self.rows.decode(r.rest(), before).map_err(|_| Malformed("row of floats"))?;
+        let (values, present) = self.rows.decode(r.rest(), before).map_err(|_| Malformed("row of floats"))?;
         if window_of(t) > self.written {
             let mut row = Row::from_parts(t, values.clone(), present.clone());
             if known.is_waiting

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::record::{self, kind};
-use super::{Db, histograms};
 use super::series::SeriesRef;
+use super::{Db, histograms};
 use crate::head::{Group, GroupId, Packer, Row, Sample};
 use crate::index::SeriesId;
 use crate::log::{LogWriter, RowEncoder};

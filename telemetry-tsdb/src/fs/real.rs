@@ -69,7 +69,10 @@ impl Storage for RealStorage {
         let path = self.root.join(path);
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
             Err(error)
-                if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
             {
                 fs::File::open(&path)?
             }
@@ -166,7 +169,10 @@ mod tests {
         storage.rename(Path::new("log/a"), Path::new("log/b")).unwrap();
         storage.sync_dir(Path::new("log")).unwrap();
         assert_eq!(storage.list(Path::new("log")).unwrap(), [PathBuf::from("b")]);
-        assert_eq!(super::super::read_all(&*storage.open(Path::new("log/b")).unwrap(), 99).unwrap(), b"\0\0xyz");
+        assert_eq!(
+            super::super::read_all(&*storage.open(Path::new("log/b")).unwrap(), 99).unwrap(),
+            b"\0\0xyz"
+        );
         assert!(storage.list(Path::new("none")).unwrap().is_empty());
     }
 }

@@ -250,7 +250,9 @@ impl SimStorage {
         disk.step()?;
         let known = |path: &PathBuf| disk.names.contains_key(path);
         match &change {
-            Change::Drop(path) | Change::Move(path, _) if !known(path) => return Err(io::ErrorKind::NotFound.into()),
+            Change::Drop(path) | Change::Move(path, _) if !known(path) => {
+                return Err(io::ErrorKind::NotFound.into());
+            }
             _ => {}
         }
         let Disk { names, pending, .. } = &mut *disk;

@@ -152,7 +152,8 @@ impl Group {
     pub fn add(&mut self, series: SeriesId) -> Slot {
         let reusable = self.free.front().is_some_and(|(from, _)| *from <= self.window);
         let free = if reusable { self.free.pop_front() } else { None };
-        let slot = free.map_or_else(|| u32::try_from(self.series.len()).unwrap_or(u32::MAX), |(_, slot)| slot);
+        let slot =
+            free.map_or_else(|| u32::try_from(self.series.len()).unwrap_or(u32::MAX), |(_, slot)| slot);
         self.put(series, Slot(slot));
         Slot(slot)
     }
@@ -256,7 +257,10 @@ impl Group {
     /// Rows of windows up to `number` are late from now on, whether the group had any or not: those windows are in
     /// files.
     pub fn close_through(&mut self, number: i64) {
-        debug_assert!(self.window > number || (self.rows.is_empty() && self.stripes.is_empty()), "rows left behind");
+        debug_assert!(
+            self.window > number || (self.rows.is_empty() && self.stripes.is_empty()),
+            "rows left behind"
+        );
         self.window = self.window.max(number.saturating_add(1));
         self.publish();
     }

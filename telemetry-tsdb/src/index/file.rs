@@ -169,7 +169,8 @@ impl FileIndex {
     pub fn memory(&self) -> usize {
         // An `Arc<str>` is two words here and two before its text.
         let symbols = self.symbols.iter().map(|symbol| symbol.len() + 32).sum::<usize>();
-        let owners = self.owners.values().map(|(_, labels)| 32 + size_of_val(labels.as_slice())).sum::<usize>();
+        let owners =
+            self.owners.values().map(|(_, labels)| 32 + size_of_val(labels.as_slice())).sum::<usize>();
         size_of_val(self.series.as_slice()) + size_of_val(self.labels.as_slice()) + symbols + owners
     }
 
@@ -220,7 +221,8 @@ impl FileIndex {
                 });
             }
         }
-        let mut wanted = vec![Verdict::Unseen; values.keys().next_back().map_or(0, |last| *last as usize + 1)];
+        let mut wanted =
+            vec![Verdict::Unseen; values.keys().next_back().map_or(0, |last| *last as usize + 1)];
         for (value, is_wanted) in &values {
             if let Some(cell) = wanted.get_mut(*value as usize) {
                 *cell = if *is_wanted { Verdict::Wanted } else { Verdict::Unwanted };

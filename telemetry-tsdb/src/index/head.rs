@@ -184,7 +184,12 @@ impl HeadIndex {
     }
 
     /// Names of all labels of the series that the matchers want, unsorted.
-    pub fn label_names(&self, wanted: &RoaringBitmap, owners: &OwnersView, out: &mut std::collections::BTreeSet<Arc<str>>) {
+    pub fn label_names(
+        &self,
+        wanted: &RoaringBitmap,
+        owners: &OwnersView,
+        out: &mut std::collections::BTreeSet<Arc<str>>,
+    ) {
         let inner = self.read();
         for (name, values) in &inner.postings {
             if values.values().any(|posting| posting.intersects(wanted))
@@ -219,7 +224,8 @@ impl HeadIndex {
             }
         }
         for (owner, posting) in &inner.by_owner {
-            let value = labels_of(owners, *owner).iter().find(|(name, value)| &**name == label && !value.is_empty());
+            let value =
+                labels_of(owners, *owner).iter().find(|(name, value)| &**name == label && !value.is_empty());
             if let Some((_, value)) = value
                 && posting.intersects(wanted)
             {
@@ -244,9 +250,10 @@ impl HeadIndex {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let inner = self.read();
-        let values = inner.postings.values().map(|values| {
-            values.capacity() * 25 + values.values().map(Posting::bytes).sum::<usize>()
-        });
+        let values = inner
+            .postings
+            .values()
+            .map(|values| values.capacity() * 25 + values.values().map(Posting::bytes).sum::<usize>());
         inner.symbols.bytes()
             + inner.entries.capacity() * size_of::<Entry>()
             + inner.labels.capacity() * 8

@@ -145,7 +145,10 @@ fn literals(hir: &Hir) -> Option<Vec<String>> {
                 if all.len() * tails.len() > LITERALS_MAX {
                     return None;
                 }
-                all = all.iter().flat_map(|head| tails.iter().map(move |tail| format!("{head}{tail}"))).collect();
+                all = all
+                    .iter()
+                    .flat_map(|head| tails.iter().map(move |tail| format!("{head}{tail}")))
+                    .collect();
             }
             Some(all)
         }

@@ -49,7 +49,8 @@ impl Symbols {
         self.bytes += text.len() + 40;
         self.strings.push(text);
         let Self { strings, table, hasher, .. } = self;
-        let rehash = |symbol: &Symbol| strings.get(*symbol as usize).map_or(0, |known| hasher.hash_one(&**known));
+        let rehash =
+            |symbol: &Symbol| strings.get(*symbol as usize).map_or(0, |known| hasher.hash_one(&**known));
         table.insert_unique(hash, symbol, rehash);
         symbol
     }

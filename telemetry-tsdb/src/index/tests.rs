@@ -12,7 +12,8 @@ type Model = BTreeMap<SeriesId, (Vec<(&'static str, &'static str)>, OwnerRef)>;
 
 const NAMES: [&str; 3] = ["app", "pod", "zone"];
 const VALUES: [&str; 5] = ["", "a", "b", "ab", "b\nc"];
-const EXPRESSIONS: [&str; 12] = ["", "a", "a|b", ".*", ".+", "a.*", "[ab]", "(a|b)b?", "b.c", "ab|", "x", "a+b*"];
+const EXPRESSIONS: [&str; 12] =
+    ["", "a", "a|b", ".*", ".+", "a.*", "[ab]", "(a|b)b?", "b.c", "ab|", "x", "a+b*"];
 
 fn naive(model: &Model, owners: &BTreeMap<u32, Vec<(&str, &str)>>, matchers: &[Matcher]) -> Vec<SeriesId> {
     let value = |series: &(Vec<(&'static str, &'static str)>, OwnerRef), name: &str| -> String {
@@ -115,7 +116,11 @@ fn a_series_is_found_again_and_empty_values_are_no_labels() {
     let (id, is_new) = index.get_or_create(&[("__name__", "x"), ("a", "")], OwnerRef(0)).unwrap();
     assert!(is_new);
     assert_eq!(index.get_or_create(&[("__name__", "x")], OwnerRef(0)), Ok((id, false)));
-    assert_ne!(index.get_or_create(&[("__name__", "x")], OwnerRef(1)).unwrap().0, id, "owners tell series apart");
+    assert_ne!(
+        index.get_or_create(&[("__name__", "x")], OwnerRef(1)).unwrap().0,
+        id,
+        "owners tell series apart"
+    );
     index.remove(&[id]);
     let (again, _) = index.get_or_create(&[("__name__", "x")], OwnerRef(0)).unwrap();
     assert!(again > id, "a number is never used twice");
@@ -145,14 +150,21 @@ fn an_owner_is_bound_once() {
     assert_eq!(owners.bind(owner, &[("pod", "a")]), Ok(()));
     assert_eq!(owners.bind(owner, &[("pod", "a")]), Ok(()));
     assert_eq!(owners.bind(owner, &[("pod", "b")]), Err(AlreadyBound(owner)));
-    assert_eq!(owners.put(owner, false, &[("pod_uid", "1")]), Ok(()), "an old record does not undo a binding");
+    assert_eq!(
+        owners.put(owner, false, &[("pod_uid", "1")]),
+        Ok(()),
+        "an old record does not undo a binding"
+    );
     assert_eq!(owners.all()[0].2[0].1.as_ref(), "a");
 }
 
 #[test]
 fn hostile_expressions_are_refused_quickly() {
     for expression in ["a{1000}{1000}", "(((((a{100}){100}){100})))", "\\pL{1000}", "["] {
-        assert!(CompiledMatcher::new(&Matcher::new("a", MatchOp::Regex, expression)).is_err(), "{expression}");
+        assert!(
+            CompiledMatcher::new(&Matcher::new("a", MatchOp::Regex, expression)).is_err(),
+            "{expression}"
+        );
     }
 }
 

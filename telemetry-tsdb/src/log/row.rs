@@ -83,7 +83,11 @@ impl RowEncoder {
 
 /// Appends the way from `p` to `x`: a whole step, a step of millionths, or the raw bits.
 #[inline]
-#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "steps are checked to be exact")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "steps are checked to be exact"
+)]
 fn put_step(body: &mut Vec<u8>, p: f64, x: f64) {
     let d = x - p;
     if d.abs() < STEP_MAX {
@@ -132,7 +136,11 @@ impl RowDecoder {
     ///
     /// # Errors
     /// If the bytes are not a row.
-    pub fn decode(&mut self, bytes: &[u8], before: Option<(&[f64], &Bits)>) -> Result<(Vec<f64>, Bits), RowError> {
+    pub fn decode(
+        &mut self,
+        bytes: &[u8],
+        before: Option<(&[f64], &Bits)>,
+    ) -> Result<(Vec<f64>, Bits), RowError> {
         let (flag, packed) = bytes.split_first().ok_or(RowError("empty"))?;
         let mut body = packed;
         if *flag == 1 {
@@ -171,7 +179,11 @@ impl RowDecoder {
         }
         // The writer's next row builds upon its own, where an absent cell holds zero.
         if presence.count() < slots {
-            values.iter_mut().enumerate().filter(|(at, _)| !presence.get(*at)).for_each(|(_, value)| *value = 0.0);
+            values
+                .iter_mut()
+                .enumerate()
+                .filter(|(at, _)| !presence.get(*at))
+                .for_each(|(_, value)| *value = 0.0);
         }
         Ok((values, presence))
     }

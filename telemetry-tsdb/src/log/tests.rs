@@ -100,7 +100,11 @@ fn live_and_crash(seed: u64) {
             }
             acknowledged.extend(batch);
         }
-        if rng.below(3) == 0 { disk.kill() } else { disk.crash(&mut rng) }
+        if rng.below(3) == 0 {
+            disk.kill()
+        } else {
+            disk.crash(&mut rng)
+        }
         let (seen, report) = replayed(&disk);
         assert!(seen.is_sorted_by(|a, b| a < b), "seed {seed}: records come once and in order");
         for sequence in &acknowledged {

@@ -78,7 +78,8 @@ impl LogWriter {
         let mut segments = Vec::new();
         for name in storage.list(Path::new(DIR)).map_err(begin)? {
             if let Some((first, attempt)) = parse_name(&name) {
-                let bytes = storage.open(&Path::new(DIR).join(&name)).and_then(|file| file.len()).unwrap_or(0);
+                let bytes =
+                    storage.open(&Path::new(DIR).join(&name)).and_then(|file| file.len()).unwrap_or(0);
                 segments.push(Segment { first, attempt, bytes });
             }
         }
@@ -166,9 +167,7 @@ impl LogWriter {
                 _ => self.segments.remove(0),
             };
         }
-        self.storage
-            .sync_dir(Path::new(DIR))
-            .map_err(|source| LogError::Write { first: sequence, source })
+        self.storage.sync_dir(Path::new(DIR)).map_err(|source| LogError::Write { first: sequence, source })
     }
 
     /// Bytes on disk.

@@ -25,7 +25,11 @@ fn small_store() -> (SimStorage, Arc<SimClock>) {
     for k in 0..36 {
         let t = START + k * 60_000;
         clock.set(t);
-        db.append_row(group, t, series.iter().zip(1..).map(|(s, n)| (*s, Sample::Float((k * n) as f64 / 4.0))));
+        db.append_row(
+            group,
+            t,
+            series.iter().zip(1..).map(|(s, n)| (*s, Sample::Float((k * n) as f64 / 4.0))),
+        );
         if k % 7 == 0 {
             db.append([(series[0], t - 30_000, Sample::Float(-1.0))]);
         }
@@ -36,7 +40,8 @@ fn small_store() -> (SimStorage, Arc<SimClock>) {
 }
 
 fn content(db: &Db) -> Result<Content, ()> {
-    let selection = db.select(&[Matcher::new("__name__", MatchOp::Regex, ".+")], i64::MIN, i64::MAX).map_err(drop)?;
+    let selection =
+        db.select(&[Matcher::new("__name__", MatchOp::Regex, ".+")], i64::MIN, i64::MAX).map_err(drop)?;
     let mut reader = selection.reader();
     let mut all = Content::new();
     for series in selection.series() {
@@ -77,8 +82,10 @@ fn each_flipped_byte_is_noticed_or_harmless() {
                             let expected = whole.get(name).and_then(|list| list.get(t));
                             // A log whose owner record is lost leaves the labels that are known without it.
                             assert!(
-                                expected == Some(bits) || (noticed && expected.is_none() && !name.contains("pod")),
-                                "{}: byte {at}: {name} at {t}: a wrong value", path.display()
+                                expected == Some(bits)
+                                    || (noticed && expected.is_none() && !name.contains("pod")),
+                                "{}: byte {at}: {name} at {t}: a wrong value",
+                                path.display()
                             );
                         }
                     }

@@ -44,7 +44,15 @@ struct World {
 fn bits_of(sample: &Sample) -> Bits {
     match sample {
         Sample::Float(value) => (0, value.to_bits()),
-        Sample::Histogram(h) => (1 + h.count.to_bits(), h.sum.to_bits() ^ h.positive.counts.iter().filter(|c| **c != 0.0).fold(0u64, |a, c| a.rotate_left(7) ^ c.to_bits())),
+        Sample::Histogram(h) => (
+            1 + h.count.to_bits(),
+            h.sum.to_bits()
+                ^ h.positive
+                    .counts
+                    .iter()
+                    .filter(|c| **c != 0.0)
+                    .fold(0u64, |a, c| a.rotate_left(7) ^ c.to_bits()),
+        ),
     }
 }
 
@@ -77,7 +85,9 @@ impl World {
                 schema: 3,
                 count: self.now as f64 % 9973.0,
                 sum: self.rng.below(1000) as f64 / 8.0,
-                positive: [(1, 1.0 + self.rng.below(5) as f64), (4, self.now as f64 % 9973.0)].into_iter().collect(),
+                positive: [(1, 1.0 + self.rng.below(5) as f64), (4, self.now as f64 % 9973.0)]
+                    .into_iter()
+                    .collect(),
                 ..Default::default()
             })),
             1 => Sample::Float(f64::from_bits(self.rng.next())),
@@ -95,7 +105,11 @@ impl World {
     }
 
     fn acknowledge(&mut self) {
-        self.model.samples.values_mut().flat_map(|list| list.values_mut()).for_each(|k| k.is_acknowledged = true);
+        self.model
+            .samples
+            .values_mut()
+            .flat_map(|list| list.values_mut())
+            .for_each(|k| k.is_acknowledged = true);
     }
 
     /// One life: ticks, late samples, ends, deletions, house keeping.
@@ -210,7 +224,11 @@ impl World {
         let at = self.rng.below(SERIES).to_string();
         let to = self.now - 32 * 60_000 - self.rng.below(30 * 60_000) as i64;
         let from = to - self.rng.below(10 * 60_000) as i64;
-        let matchers = [Matcher::new("at", MatchOp::Equal, at.clone()), Matcher::new("pod", MatchOp::Equal, ""), Matcher::new("pod_uid", MatchOp::Equal, "")];
+        let matchers = [
+            Matcher::new("at", MatchOp::Equal, at.clone()),
+            Matcher::new("pod", MatchOp::Equal, ""),
+            Matcher::new("pod_uid", MatchOp::Equal, ""),
+        ];
         if db.delete(&matchers, from, to).is_err() {
             return;
         }
@@ -230,11 +248,13 @@ impl World {
 
     fn read(&self, db: &Db) -> BTreeMap<String, BTreeMap<i64, Bits>> {
         let matchers = [Matcher::new("__name__", MatchOp::Equal, "x")];
-        let selection = db.select(&matchers, i64::MIN, i64::MAX).unwrap_or_else(|e| panic!("seed {}: {e}", self.seed));
+        let selection =
+            db.select(&matchers, i64::MIN, i64::MAX).unwrap_or_else(|e| panic!("seed {}: {e}", self.seed));
         let mut reader = selection.reader();
         let mut all: BTreeMap<String, BTreeMap<i64, Bits>> = BTreeMap::new();
         for series in selection.series() {
-            let column = reader.read(series, i64::MIN, i64::MAX).unwrap_or_else(|e| panic!("seed {}: {e}", self.seed));
+            let column =
+                reader.read(series, i64::MIN, i64::MAX).unwrap_or_else(|e| panic!("seed {}: {e}", self.seed));
             assert!(column.times.is_sorted_by(|a, b| a < b), "seed {}: one sample a time", self.seed);
             let name = match (series.get("pod"), series.get("pod_uid")) {
                 (Some(pod), _) => pod.to_owned(),
@@ -270,7 +290,13 @@ impl World {
 
     fn compare(&self, name: &str, expected: &BTreeMap<i64, Bits>, got: &BTreeMap<i64, Bits>) {
         for (t, bits) in expected {
-            assert_eq!(got.get(t), Some(bits), "seed {}: series {name} at {t} ({} before now)", self.seed, self.now - t);
+            assert_eq!(
+                got.get(t),
+                Some(bits),
+                "seed {}: series {name} at {t} ({} before now)",
+                self.seed,
+                self.now - t
+            );
         }
         let doubtful = self.model.doubtful.get(name);
         for (t, bits) in got.iter().filter(|(t, _)| !expected.contains_key(t)) {
@@ -283,7 +309,11 @@ impl World {
     fn check_reborn(&mut self, db: &Db) {
         let got = self.read(db);
         for name in got.keys() {
-            assert!(self.model.samples.contains_key(name) || self.model.doubtful.contains_key(name), "seed {}: {name}", self.seed);
+            assert!(
+                self.model.samples.contains_key(name) || self.model.doubtful.contains_key(name),
+                "seed {}: {name}",
+                self.seed
+            );
         }
         let model = std::mem::take(&mut self.model.samples);
         for (name, list) in model {
@@ -292,10 +322,19 @@ impl World {
             for (t, known) in list {
                 match found.get(&t) {
                     Some(bits) => {
-                        assert_eq!(*bits, known.bits, "seed {}: series {name} at {t}: a wrong value", self.seed);
+                        assert_eq!(
+                            *bits, known.bits,
+                            "seed {}: series {name} at {t}: a wrong value",
+                            self.seed
+                        );
                         kept.insert(t, Known { bits: *bits, is_acknowledged: true });
                     }
-                    None => assert!(!known.is_acknowledged, "seed {}: series {name} at {t} ({} before now) was acknowledged", self.seed, self.now - t),
+                    None => assert!(
+                        !known.is_acknowledged,
+                        "seed {}: series {name} at {t} ({} before now) was acknowledged",
+                        self.seed,
+                        self.now - t
+                    ),
                 }
             }
             let expected = kept.iter().map(|(t, k)| (*t, k.bits)).collect();
@@ -306,7 +345,11 @@ impl World {
         for (name, list) in std::mem::take(&mut self.model.doubtful) {
             let found = got.get(&name).cloned().unwrap_or_default();
             for (t, bits) in list.into_iter().filter(|(t, bits)| found.get(t) == Some(bits)) {
-                self.model.samples.entry(name.clone()).or_default().insert(t, Known { bits, is_acknowledged: true });
+                self.model
+                    .samples
+                    .entry(name.clone())
+                    .or_default()
+                    .insert(t, Known { bits, is_acknowledged: true });
             }
         }
     }
@@ -338,6 +381,7 @@ fn acknowledged_samples_survive_simulated_crashes() {
         World::new(seed).run();
         return;
     }
-    let crashes: u64 = std::env::var("TELEMETRY_SIM_CRASHES").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
+    let crashes: u64 =
+        std::env::var("TELEMETRY_SIM_CRASHES").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
     (0..crashes.div_ceil(LIVES)).for_each(|seed| World::new(seed).run());
 }

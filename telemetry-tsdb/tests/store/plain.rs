@@ -28,7 +28,8 @@ fn read(db: &Db, matchers: &[Matcher]) -> Vec<(String, Column)> {
     let text = |pairs: &[(Arc<str>, Arc<str>)]| {
         pairs.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(",")
     };
-    let read = |s| (text(telemetry_tsdb::db::Selected::labels(s)), reader.read(s, i64::MIN, i64::MAX).unwrap());
+    let read =
+        |s| (text(telemetry_tsdb::db::Selected::labels(s)), reader.read(s, i64::MIN, i64::MAX).unwrap());
     selection.series().iter().map(read).collect()
 }
 
@@ -88,7 +89,8 @@ fn samples_are_refused_by_reason() {
     let Store { db, clock, .. } = store(Config::default());
     let group = db.group("g").unwrap();
     let series = db.series(group, &[("__name__", "x")], OwnerRef(0)).unwrap();
-    let try_at = |t: i64, value: f64| db.append([(series, t, Sample::Float(value))]).refused.first().map(|r| r.1);
+    let try_at =
+        |t: i64, value: f64| db.append([(series, t, Sample::Float(value))]).refused.first().map(|r| r.1);
     clock.set(START + 3_600_000);
     assert_eq!(try_at(START + 3_600_000, 1.0), None);
     assert_eq!(try_at(START + 3_600_000, 1.0), None, "the same again is no error");

@@ -163,9 +163,8 @@ impl Joiner {
     }
 
     fn keep(&mut self, wanted: impl Fn(i64) -> bool) {
-        let order: Vec<usize> = (0..self.times.len())
-            .filter(|at| self.times.get(*at).is_some_and(|t| wanted(*t)))
-            .collect();
+        let order: Vec<usize> =
+            (0..self.times.len()).filter(|at| self.times.get(*at).is_some_and(|t| wanted(*t))).collect();
         if order.len() < self.times.len() {
             self.pick(&order);
         }
@@ -173,7 +172,8 @@ impl Joiner {
 
     fn pick(&mut self, order: &[usize]) {
         let histograms = std::mem::take(&mut self.histograms);
-        let by_position: std::collections::HashMap<u32, Arc<NativeHistogram>> = histograms.into_iter().collect();
+        let by_position: std::collections::HashMap<u32, Arc<NativeHistogram>> =
+            histograms.into_iter().collect();
         let times = order.iter().filter_map(|at| self.times.get(*at).copied()).collect();
         let values = order.iter().filter_map(|at| self.values.get(*at).copied()).collect();
         for (to, at) in order.iter().enumerate() {

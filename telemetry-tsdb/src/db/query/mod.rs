@@ -109,7 +109,13 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::select`].
-    pub fn label_values(&self, label: &str, matchers: &[Matcher], from: i64, to: i64) -> Result<Vec<Arc<str>>, Error> {
+    pub fn label_values(
+        &self,
+        label: &str,
+        matchers: &[Matcher],
+        from: i64,
+        to: i64,
+    ) -> Result<Vec<Arc<str>>, Error> {
         let selection = self.select(matchers, from, to)?;
         let values: BTreeSet<Arc<str>> = selection
             .series
@@ -123,9 +129,7 @@ impl Db {
 
 fn damaged(damage: Damage) -> Error {
     match damage {
-        Damage::Io { file, source } => {
-            Error::Io { operation: format!("read {}", file.display()), source }
-        }
+        Damage::Io { file, source } => Error::Io { operation: format!("read {}", file.display()), source },
         other => Error::Damaged { file: String::new(), reason: other.to_string() },
     }
 }

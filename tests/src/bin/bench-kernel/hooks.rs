@@ -14,8 +14,8 @@ use telemetry_tests::cgroup::{Cgroup, Hierarchies};
 use telemetry_tests::loopdev::{LoopDevice, Mount, sparse};
 use telemetry_tests::workload::{Crowd, Workload};
 
-use telemetry_tests::figure::{self, Bar};
 use super::pipe;
+use telemetry_tests::figure::{self, Bar};
 
 const ROUNDS: usize = 5;
 /// The CPU that everything under measurement is bound to.
@@ -68,7 +68,15 @@ pub fn per_event() -> Result<()> {
         let samples = |of: &BTreeMap<&str, Vec<f64>>| of.get(case.program).cloned().unwrap_or_default();
         let over = figure::least(&samples(&real))? - figure::least(&samples(&empty))?;
         let peer = format!("an empty program at the same hook, {:.0} ns", figure::least(&samples(&empty))?);
-        figure::print("kernel", &format!("{}_over_empty", case.program), over, "ns", case.bar, &peer, rounds)?;
+        figure::print(
+            "kernel",
+            &format!("{}_over_empty", case.program),
+            over,
+            "ns",
+            case.bar,
+            &peer,
+            rounds,
+        )?;
     }
     cold(&agent()?)
 }

@@ -27,8 +27,13 @@ const BOUNDS: std::ops::Range<i32> = -88..40;
 type Section = (&'static str, fn() -> Result<()>);
 
 /// All of them.
-pub const SECTIONS: [Section; 5] =
-    [("append", append), ("memory", memory), ("restart", restart), ("churn", churn), ("histograms", histograms)];
+pub const SECTIONS: [Section; 5] = [
+    ("append", append),
+    ("memory", memory),
+    ("restart", restart),
+    ("churn", churn),
+    ("histograms", histograms),
+];
 
 struct Store {
     db: Db,
@@ -97,7 +102,11 @@ fn append() -> Result<()> {
         clock.set(t);
         let values = data.tick();
         let before = cpu();
-        db.append_row(group, t, all.iter().zip(values).map(|(series, value)| (*series, Sample::Float(*value))));
+        db.append_row(
+            group,
+            t,
+            all.iter().zip(values).map(|(series, value)| (*series, Sample::Float(*value))),
+        );
         spent += cpu() - before;
         let before = cpu();
         db.commit()?;
@@ -110,19 +119,37 @@ fn append() -> Result<()> {
         logged = log_bytes(dir.path());
     }
     let samples = (SERIES as i64 * TICKS) as f64;
-    print("append with log, without writing windows", samples / (spent + commits) / 1e6, "M samples/CPU-s, at least 15", None, "Prometheus 3.5: 5.3")?;
+    print(
+        "append with log, without writing windows",
+        samples / (spent + commits) / 1e6,
+        "M samples/CPU-s, at least 15",
+        None,
+        "Prometheus 3.5: 5.3",
+    )?;
     print("append alone", spent / samples * 1e9, "ns a sample", None, "")?;
     print("commit", commits / samples * 1e9, "ns a sample", None, "")?;
     print("write windows", flush / samples * 1e9, "ns a sample", None, "")?;
     print("log", log / samples, "B a sample", Some(2.0), "Prometheus 3.5: 8.9")?;
     clock.set(START + TICKS * 5000 + 60_000);
     while db.maintain() != Work::Nothing {}
-    print("fresh files with index", bytes_below(&dir.path().join("blocks")) / samples, "B a sample", Some(1.30), "Prometheus 3.5: 3.87")?;
+    print(
+        "fresh files with index",
+        bytes_below(&dir.path().join("blocks")) / samples,
+        "B a sample",
+        Some(1.30),
+        "Prometheus 3.5: 3.87",
+    )?;
     let before = cpu();
     clock.set(START + TICKS * 5000 + SETTLE_MS);
     while db.maintain() != Work::Nothing {}
     print("compaction", (cpu() - before) / samples * 1e9, "ns a sample", None, "")?;
-    print("compacted with index", bytes_below(&dir.path().join("blocks")) / samples, "B a sample", Some(1.10), "VictoriaMetrics 1.145: 1.31")?;
+    print(
+        "compacted with index",
+        bytes_below(&dir.path().join("blocks")) / samples,
+        "B a sample",
+        Some(1.10),
+        "VictoriaMetrics 1.145: 1.31",
+    )?;
     check(&db)?;
     select(&db)
 }
@@ -149,11 +176,17 @@ fn check(db: &Db) -> Result<()> {
 #[expect(clippy::cast_precision_loss, reason = "counts of samples")]
 fn select(db: &Db) -> Result<()> {
     for (name, matchers) in [
-        ("select 1,800 by name", vec![Matcher::new("__name__", MatchOp::Equal, "container_network_receive_bytes_total")]),
-        ("select 990 by name and namespace", vec![
-            Matcher::new("__name__", MatchOp::Equal, "container_network_receive_bytes_total"),
-            Matcher::new("namespace", MatchOp::Regex, "team-1.*"),
-        ]),
+        (
+            "select 1,800 by name",
+            vec![Matcher::new("__name__", MatchOp::Equal, "container_network_receive_bytes_total")],
+        ),
+        (
+            "select 990 by name and namespace",
+            vec![
+                Matcher::new("__name__", MatchOp::Equal, "container_network_receive_bytes_total"),
+                Matcher::new("namespace", MatchOp::Regex, "team-1.*"),
+            ],
+        ),
     ] {
         let before = cpu();
         let selection = db.select(&matchers, START, START + TICKS * 5000)?;
@@ -191,12 +224,22 @@ fn memory() -> Result<()> {
         let t = datagen::timestamp(START, k);
         clock.set(t);
         let values = data.tick();
-        db.append_row(group, t, all.iter().zip(values).map(|(series, value)| (*series, Sample::Float(*value))));
+        db.append_row(
+            group,
+            t,
+            all.iter().zip(values).map(|(series, value)| (*series, Sample::Float(*value))),
+        );
         db.commit()?;
         while db.maintain() != Work::Nothing {}
         most = most.max(resident());
     }
-    print("head, 100,000 series, a window open and one written", (most - indexed) / MANY as f64, "B a series", Some(1200.0), "Prometheus 3.5: 7,800 in all")?;
+    print(
+        "head, 100,000 series, a window open and one written",
+        (most - indexed) / MANY as f64,
+        "B a series",
+        Some(1200.0),
+        "Prometheus 3.5: 7,800 in all",
+    )?;
     Ok(())
 }
 
@@ -238,7 +281,11 @@ fn write_and_die(dir: &Path, ticks: i64) -> Result<()> {
         let t = datagen::timestamp(START, k);
         clock.set(t);
         let values = data.tick();
-        db.append_row(group, t, all.iter().zip(values).map(|(series, value)| (*series, Sample::Float(*value))));
+        db.append_row(
+            group,
+            t,
+            all.iter().zip(values).map(|(series, value)| (*series, Sample::Float(*value))),
+        );
         db.commit()?;
         while db.maintain() != Work::Nothing {}
     }
@@ -260,7 +307,8 @@ fn churn() -> Result<()> {
     let create = |k: usize| -> Result<SeriesRef> {
         let labels = datagen::labels(k % 100_000, 100_000);
         let uid = format!("uid-{k:09}");
-        let mut pairs: Vec<(&str, &str)> = labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut pairs: Vec<(&str, &str)> =
+            labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
         pairs.push(("zz", &uid));
         db.series(group, &pairs, OwnerRef(0)).context("series")
     };
@@ -271,7 +319,11 @@ fn churn() -> Result<()> {
     for tick in 0..4 * 240i64 {
         let t = START + tick * EVERY;
         clock.set(t);
-        db.append_row(group, t, live.iter().zip(0..).map(|(s, v)| (*s, Sample::Float(f64::from(v) + tick as f64))));
+        db.append_row(
+            group,
+            t,
+            live.iter().zip(0..).map(|(s, v)| (*s, Sample::Float(f64::from(v) + tick as f64))),
+        );
         db.commit()?;
         if tick % 4 == 3 {
             let gone: Vec<_> = live.drain(..SERIES / 10).collect();
@@ -290,8 +342,20 @@ fn churn() -> Result<()> {
     }
     let [.., (second, before), (third, after)] = peaks.as_slice() else { anyhow::bail!("no peaks") };
     print("churn: memory, fourth hour over the third", third / second, "ratio", Some(1.1), "")?;
-    print("churn: index, fourth hour over the third", after.index_bytes as f64 / before.index_bytes as f64, "ratio", Some(1.2), "")?;
-    print("churn: files, fourth hour over the third", after.block_bytes as f64 / before.block_bytes as f64, "ratio", Some(1.2), "")?;
+    print(
+        "churn: index, fourth hour over the third",
+        after.index_bytes as f64 / before.index_bytes as f64,
+        "ratio",
+        Some(1.2),
+        "",
+    )?;
+    print(
+        "churn: files, fourth hour over the third",
+        after.block_bytes as f64 / before.block_bytes as f64,
+        "ratio",
+        Some(1.2),
+        "",
+    )?;
     print("churn: memory in all", third / 1e6, "MB", None, "")
 }
 
@@ -315,7 +379,8 @@ fn histograms() -> Result<()> {
             } else {
                 for bound in BOUNDS {
                     let le = format!("{:e}", (f64::from(bound) / 4.0).exp2());
-                    let labels = [("__name__", "latency_seconds_bucket"), ("le", le.as_str()), ("pod", pod.as_str())];
+                    let labels =
+                        [("__name__", "latency_seconds_bucket"), ("le", le.as_str()), ("pod", pod.as_str())];
                     of.extend(db.series(group, &labels, OwnerRef(0)));
                 }
                 for name in ["latency_seconds_count", "latency_seconds_sum"] {
@@ -349,7 +414,13 @@ fn histograms() -> Result<()> {
     }
     let [native, classic] = sizes.as_slice() else { anyhow::bail!("two forms") };
     print("native histograms", native / (200.0 * TICKS as f64), "B a sample", None, "")?;
-    print("native over classic histograms, in files", native / classic, "ratio", Some(0.25), "classic series of the same 128 bounds in this store")
+    print(
+        "native over classic histograms, in files",
+        native / classic,
+        "ratio",
+        Some(0.25),
+        "classic series of the same 128 bounds in this store",
+    )
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "bucket indexes are small")]
