@@ -27,7 +27,7 @@ pub struct NativeHistogram {
     pub count: f64,
     /// Sum of all observations.
     pub sum: f64,
-    /// Positive buckets. With custom bounds: bucket i is (bound[i-1], bound[i]].
+    /// Positive buckets. With custom bounds: bucket i is `(bound[i-1], bound[i]]`.
     pub positive: Buckets,
     /// Negative buckets; none with custom bounds.
     pub negative: Buckets,
@@ -36,7 +36,7 @@ pub struct NativeHistogram {
 }
 
 /// Sparse buckets: `counts[k]` observations in the bucket of index `indexes[k]`. Exponential bucket i of schema s is
-/// (2^((i-1)·2^-s), 2^(i·2^-s)].
+/// `(2^((i-1)·2^-s), 2^(i·2^-s)]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Buckets {
     /// Strictly growing.

@@ -2,7 +2,6 @@
 //! every machine. 42 % classic buckets, 25 % counters, 12 % idle counters, 6 % CPU seconds, the rest gauges.
 #![expect(
     clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_possible_wrap,
     reason = "made-up numbers far below 2^53"

@@ -28,6 +28,7 @@ pub enum Command {
     Dump(Selector),
     /// Write all samples to a file.
     Export {
+        /// Which samples.
         #[command(flatten)]
         selector: Selector,
         /// The file; it must not exist.

@@ -53,7 +53,7 @@ fn series() -> Vec<Series> {
     let wild: Vec<i64> = even.iter().map(|t| t + jitter(2_000)).collect();
     let long: Vec<i64> = (0..300).map(|k| 1_764_000_000_000 + k * 15_000).collect();
     let mut noise = Rng::new(2);
-    let mut random = move || f64::from_bits(0x3FF0_0000_0000_0000 | noise.next() >> 12);
+    let mut random = move || f64::from_bits(0x3FF0_0000_0000_0000 | noise.number() >> 12);
     let mut gaps = floats((0..40).map(f64::from));
     let mut present = Bits::new(40);
     (0..40).filter(|k| k % 7 != 3).for_each(|k| present.set(k));

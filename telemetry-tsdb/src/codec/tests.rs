@@ -118,7 +118,7 @@ fn encode(cells: &[Cell], effort: Effort) -> Vec<u8> {
         match cell {
             Cell::Absent => continue,
             Cell::Float(value) => values[row] = *value,
-            Cell::Histogram(h) => histograms.push((row as u32, h)),
+            Cell::Histogram(h) => histograms.push((u32::try_from(row).unwrap(), h)),
         }
         present.set(row);
     }

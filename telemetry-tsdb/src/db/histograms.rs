@@ -113,7 +113,7 @@ fn difference(before: &NativeHistogram, now: &NativeHistogram) -> Option<Steps> 
 #[expect(clippy::cast_possible_truncation, reason = "both are whole and below 2^53, as is checked")]
 fn whole_step(before: f64, now: f64) -> Option<i64> {
     let exact = |x: f64| x.fract() == 0.0 && x.abs() < EXACT_MAX && !(x == 0.0 && x.is_sign_negative());
-    (exact(before) && exact(now)).then(|| (now - before) as i64)
+    (exact(before) && exact(now)).then_some((now - before) as i64)
 }
 
 fn bucket_steps(

@@ -31,11 +31,14 @@ struct Replay<'a> {
     lost_records: u64,
 }
 
+/// The histogram cells of a row: the number of their record, their time, and the cells by slot.
+type KnownCells = (u64, i64, Vec<(u32, Arc<NativeHistogram>)>);
+
 /// A group's last row as it was logged.
 #[derive(Default)]
 struct Known {
     row: Option<(u64, Vec<f64>, Bits)>,
-    cells: Option<(u64, i64, Vec<(u32, Arc<NativeHistogram>)>)>,
+    cells: Option<KnownCells>,
     /// Histogram cells wait for their row of floats.
     is_waiting: bool,
 }

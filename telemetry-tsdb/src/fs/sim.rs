@@ -85,7 +85,7 @@ impl Rng {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -94,7 +94,7 @@ impl Rng {
 
     /// A number below `n`, or 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 16).checked_rem(n).unwrap_or(0)
+        (self.number() >> 16).checked_rem(n).unwrap_or(0)
     }
 }
 

@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_series_holds_only_so_many() {
         let late = LateSamples::default();
-        for t in 0..LATE_SAMPLES_PER_SERIES as i64 {
+        for t in 0..i64::try_from(LATE_SAMPLES_PER_SERIES).unwrap() {
             late.insert(1, t, Sample::Float(0.0));
         }
         assert_eq!(late.insert(1, -1, Sample::Float(0.0)), None);

@@ -34,10 +34,13 @@ pub struct Owner {
 impl Owner {
     /// Whether it is bound, and its labels; `None` for a number whose record is lost.
     #[must_use]
-    pub fn known(&self) -> Option<(bool, &[(Arc<str>, Arc<str>)])> {
+    pub fn known(&self) -> Option<(bool, &LabelSlice)> {
         self.is_known.then_some((self.is_bound, &*self.labels))
     }
 }
+
+/// Label pairs in the order of their names.
+type LabelSlice = [(Arc<str>, Arc<str>)];
 
 /// The owners at one moment: a query sees one such moment.
 pub type OwnersView = Arc<Vec<Owner>>;
@@ -110,7 +113,7 @@ impl Owners {
 
     /// All that are known: number, whether bound, labels.
     #[must_use]
-    pub fn all(&self) -> Vec<(OwnerRef, bool, Arc<[(Arc<str>, Arc<str>)]>)> {
+    pub fn all(&self) -> Vec<(OwnerRef, bool, Arc<LabelSlice>)> {
         let view = self.view();
         let known = (0u32..).zip(view.iter()).filter(|(_, owner)| owner.is_known);
         known.map(|(n, owner)| (OwnerRef(n), owner.is_bound, Arc::clone(&owner.labels))).collect()

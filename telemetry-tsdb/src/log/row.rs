@@ -83,11 +83,7 @@ impl RowEncoder {
 
 /// Appends the way from `p` to `x`: a whole step, a step of millionths, or the raw bits.
 #[inline]
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    reason = "steps are checked to be exact"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "steps are checked to be exact")]
 fn put_step(body: &mut Vec<u8>, p: f64, x: f64) {
     let d = x - p;
     if d.abs() < STEP_MAX {

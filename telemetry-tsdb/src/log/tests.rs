@@ -10,8 +10,10 @@ use crate::codec::Bits;
 use crate::fs::Storage;
 use crate::fs::sim::{Fault, Rng, SimStorage};
 
+type Row = (Vec<f64>, Bits);
+
 fn body(n: u64) -> Vec<u8> {
-    (0..100 + n % 60).map(|i| (n * 31 + i * i) as u8).collect()
+    (0..100 + n % 60).map(|i| (n * 31 + i * i).to_le_bytes()[0]).collect()
 }
 
 fn records(n: u64) -> Vec<u8> {
@@ -181,7 +183,7 @@ proptest! {
     #[test]
     fn rows_come_back_cell_by_cell(rows in prop::collection::vec(prop::collection::vec(cell(), 0..40), 1..8), noise in prop::collection::vec(any::<u8>(), 0..80)) {
         let (mut encoder, mut decoder) = (RowEncoder::default(), RowDecoder::default());
-        let (mut before, mut known): (Option<(Vec<f64>, Bits)>, Option<(Vec<f64>, Bits)>) = (None, None);
+        let (mut before, mut known): (Option<Row>, Option<Row>) = (None, None);
         for cells in &rows {
             let now = row(cells);
             let mut bytes = Vec::new();

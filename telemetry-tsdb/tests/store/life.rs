@@ -90,7 +90,7 @@ impl World {
                     .collect(),
                 ..Default::default()
             })),
-            1 => Sample::Float(f64::from_bits(self.rng.next())),
+            1 => Sample::Float(f64::from_bits(self.rng.number())),
             2 => Sample::Float(5.0),
             _ => Sample::Float(self.rng.below(1_000_000) as f64 / 100.0),
         }

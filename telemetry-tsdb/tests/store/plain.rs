@@ -200,7 +200,11 @@ fn a_full_disk_gives_its_oldest_files_away_and_recovers() {
     for tick in 0..1200 {
         let t = START + tick * 30_000;
         clock.set(t);
-        db.append_row(group, t, series.iter().map(|s| (*s, Sample::Float(f64::from_bits(rng.next() >> 2)))));
+        db.append_row(
+            group,
+            t,
+            series.iter().map(|s| (*s, Sample::Float(f64::from_bits(rng.number() >> 2)))),
+        );
         acknowledged += i32::from(db.commit().is_ok());
         for _ in 0..20 {
             if db.maintain() == Work::Nothing {

@@ -216,7 +216,6 @@ mod tests {
             values: vec![0.0, 5.0, 0.0, 0.0],
             present: Some(present),
             histograms: vec![(3, Arc::clone(&histogram))],
-            ..Decoded::default()
         };
         let (mut joiner, mut shared) = (Joiner::default(), SharedTimes::default());
         joiner.run(&[1, 2, 3, 4], &decoded, 0, (2, 9));

@@ -118,7 +118,7 @@ fn append() -> Result<()> {
         flush += cpu() - before;
         logged = log_bytes(dir.path());
     }
-    let samples = (SERIES as i64 * TICKS) as f64;
+    let samples = SERIES as f64 * TICKS as f64;
     print(
         "append with log, without writing windows",
         samples / (spent + commits) / 1e6,
@@ -395,7 +395,8 @@ fn histograms() -> Result<()> {
             let mut cells = Vec::new();
             for (owner, state) in states.iter_mut().enumerate() {
                 // A tenth of the owners is busy, the others see an observation every fifty ticks.
-                let observations = if owner % 10 == 0 { 20 } else { u64::from(rng.number() % 50 == 0) };
+                let observations =
+                    if owner % 10 == 0 { 20 } else { u64::from(rng.number().is_multiple_of(50)) };
                 observe(state, &mut rng, observations);
                 let of = handles.get(owner).context("owner")?;
                 if native {
