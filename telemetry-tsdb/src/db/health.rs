@@ -68,6 +68,8 @@ counters! {
     windows_dropped,
     /// Files joined into one.
     blocks_compacted,
+    /// Downsampled files written.
+    tiers_written,
     /// Joins and downsamplings that failed.
     compaction_failures,
     /// Files removed because of their age or of the size of all.

@@ -17,7 +17,7 @@ mod query;
 pub mod record;
 mod replay;
 mod series;
-
+mod tiers;
 mod writer;
 
 use std::sync::atomic::AtomicI64;
@@ -36,7 +36,7 @@ pub use config::{Config, Retention};
 pub use health::{Counters, Health, Mode, Stats};
 pub use maintain::Work;
 pub use open::OpenReport;
-pub use query::{Column, Reader, Selected, Selection};
+pub use query::{Column, Hints, Reader, Selected, Selection, Stretch, Want};
 pub use record::{Exemplar, Metadata, Tombstone};
 pub use series::SeriesRef;
 

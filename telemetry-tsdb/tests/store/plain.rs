@@ -152,7 +152,10 @@ fn windows_become_files_files_are_joined_and_go_when_their_time_is_over() {
     assert!(log < 100_000, "the log is cut behind the files: {log} bytes");
     clock.set(START + ticks * 60_000 + 40 * 3_600_000);
     while db.maintain() != Work::Nothing {}
-    assert!(db.blocks().is_empty(), "two days later everything is gone");
+    assert!(db.blocks().iter().all(|b| b.meta().tier_ms > 0), "two days later all raw files are gone");
+    clock.set(START + ticks * 60_000 + 400 * 24 * 3_600_000);
+    while db.maintain() != Work::Nothing {}
+    assert!(db.blocks().is_empty(), "a year later everything is gone");
 }
 
 #[test]
