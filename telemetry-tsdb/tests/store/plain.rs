@@ -253,3 +253,32 @@ fn history_comes_in_by_the_bulk() {
     while db.maintain() != Work::Nothing {}
     assert_eq!(read(&db, &named("old"))[0].1.times.len(), 5000, "the same after files were joined");
 }
+
+/// A scrape whose samples carry times of their own: each container's differ from all others'.
+#[test]
+fn series_that_miss_most_rows_of_their_group_cost_no_more_than_their_own_times() {
+    let size = |spread: i64| {
+        let Store { db, clock, .. } = store(Config::default());
+        let group = db.group("g").unwrap();
+        let series: Vec<_> = (0..400)
+            .map(|k| db.series(group, &[("__name__", "x"), ("k", &k.to_string())], OwnerRef(0)).unwrap())
+            .collect();
+        for tick in 0..240 {
+            let t = START + tick * 5000;
+            clock.set(t);
+            for (container, of) in (0..).zip(series.chunks(10)) {
+                let t = t + container * spread;
+                db.append_row(group, t, of.iter().map(|s| (*s, Sample::Float((tick * container) as f64))));
+            }
+        }
+        db.commit().unwrap();
+        clock.set(START + 2 * WINDOW_MS);
+        while db.maintain() != Work::Nothing {}
+        let found = read(&db, &named("x"));
+        assert!(found.iter().all(|(_, column)| column.times.len() == 240), "{spread}");
+        db.blocks().iter().map(|b| b.bytes()).sum::<u64>()
+    };
+    let (together, apart) = (size(0), size(40));
+    // Forty columns of times instead of one; a bit for each row would cost twenty times as much as the values.
+    assert!(apart < together + 40 * 400, "{together} bytes together, {apart} apart");
+}
