@@ -96,6 +96,8 @@ pub struct Stats {
     pub series: usize,
     /// Groups.
     pub groups: usize,
+    /// Owners that are known.
+    pub owners: usize,
     /// Memory of the head's samples.
     pub head_bytes: usize,
     /// Memory of the head's index.

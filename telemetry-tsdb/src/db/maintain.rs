@@ -13,7 +13,7 @@ use crate::head::{Row, Stripe, WINDOW_MS, window_of};
 use crate::index::{OwnerRef, SeriesId};
 
 /// What compaction joins first: six windows.
-pub(super) const BUCKET_MS: i64 = 2 * 60 * 60 * 1000;
+pub const BUCKET_MS: i64 = 2 * 60 * 60 * 1000;
 /// What it joins then.
 pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -411,6 +411,7 @@ impl Db {
         Stats {
             series: self.index.len(),
             groups: writer.groups.len(),
+            owners: self.owners.view().iter().filter(|owner| owner.known().is_some()).count(),
             head_bytes: writer.groups.iter().map(|group| group.bytes()).sum(),
             index_bytes: self.index.bytes(),
             log_bytes: writer.log.as_ref().map_or(0, |log| log.bytes()),

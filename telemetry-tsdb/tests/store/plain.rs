@@ -246,7 +246,8 @@ fn history_comes_in_by_the_bulk() {
         bulk.add(&[("__name__", "old")], [(START - k * 15_000, Sample::Float(k as f64))]).unwrap();
     }
     bulk.add(&[("__name__", "old")], [(START, Sample::Float(9.0))]).unwrap();
-    assert_eq!(bulk.finish().unwrap(), (5000, 1, 0));
+    let done = bulk.finish().unwrap();
+    assert_eq!((done.samples, done.duplicates + done.conflicts, done.refused), (5000, 1, 0));
     let found = read(&db, &named("old"));
     assert_eq!(found[0].1.times.len(), 5000);
     assert_eq!(found[0].1.values[4999], 0.0, "the first of two at one time stays");

@@ -217,6 +217,12 @@ impl Selection {
         &self.moment.stretches
     }
 
+    /// Whether no sample can be in its range: no file reaches into it, and the head has no series that was asked for.
+    #[must_use]
+    pub(super) fn is_without_samples(&self) -> bool {
+        self.moment.blocks.is_empty() && self.moment.places.is_empty()
+    }
+
     /// A reader of them.
     #[must_use]
     pub fn reader(&self) -> Reader {
