@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use telemetry_model::{MatchOp, Matcher, NativeHistogram};
-use telemetry_tsdb::db::{Config, Db, SeriesRef, Work};
+use telemetry_tsdb::db::{Config, Db, Retention, SeriesRef, Work};
 use telemetry_tsdb::fs::sim::{Fault, Rng, SimClock, SimStorage};
 use telemetry_tsdb::head::{GroupId, Sample};
 use telemetry_tsdb::index::OwnerRef;
@@ -94,8 +94,9 @@ impl<'a> World<'a> {
 
     fn open(&self) -> Db {
         let storage = Arc::new(self.disk.clone());
-        // No file goes to make room: a full disk refuses, and what was acknowledged stays.
-        let config = Config { free_floor_bytes: 0, ..Config::default() };
+        // No file goes, of age or to make room: a full disk refuses, and what was acknowledged stays.
+        let retention = Retention { raw_ms: 40 * 24 * 3_600_000, ..Retention::default() };
+        let config = Config { free_floor_bytes: 0, retention, ..Config::default() };
         let (db, report) = loop {
             match Db::open(config.clone(), Arc::<SimStorage>::clone(&storage), self.clock.clone()) {
                 Ok(opened) => break opened,
