@@ -10,4 +10,5 @@
 mod damage;
 mod life;
 mod plain;
+mod refused;
 mod tiers;
