@@ -81,9 +81,21 @@ pub fn cpus() -> usize {
 /// # Panics
 /// If the body fails: the test harness takes nothing else for a failure that also shows the chain of causes.
 pub fn kernel_test<Body: Fn() -> Result<()>>(body: Body) {
+    run(body, unfit());
+}
+
+/// Runs one test that needs root but no eBPF: alone, and as skipped where the machine cannot serve it.
+///
+/// # Panics
+/// As [`kernel_test`].
+pub fn root_test<Body: Fn() -> Result<()>>(body: Body) {
+    run(body, not_root());
+}
+
+fn run<Body: Fn() -> Result<()>>(body: Body, unfit: Option<String>) {
     let _alone = alone();
     let name = name_of::<Body>();
-    if let Some(reason) = unfit() {
+    if let Some(reason) = unfit {
         skip(name, &reason);
         return;
     }
@@ -167,16 +179,14 @@ fn name_of<Body>() -> &'static str {
     name.split_once("::").map_or(name, |(_, inner)| inner)
 }
 
-/// Why nothing of the suite can run here.
+/// Why nothing of the kernel suite can run here.
 fn unfit() -> Option<String> {
+    not_root().or_else(|| (!Path::new(BTF).exists()).then(|| "kernel lacks BTF".into()))
+}
+
+fn not_root() -> Option<String> {
     // SAFETY: geteuid takes nothing and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        return Some("not run as root".into());
-    }
-    if !Path::new(BTF).exists() {
-        return Some("kernel lacks BTF".into());
-    }
-    None
+    (unsafe { libc::geteuid() } != 0).then(|| "not run as root".into())
 }
 
 #[expect(clippy::print_stderr, reason = "the one line that tells a reader of the test's output of a skip")]

@@ -16,6 +16,10 @@ use tempfile::TempDir;
 const LOOP_SET_FD: libc::Ioctl = 0x4C00;
 const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+// EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN are one number: _IOR('X', 125, __u32).
+const SHUT_DOWN: libc::Ioctl = 0x8004_587D;
+/// Without writing the file system's log out first: what was not synced is gone.
+const NO_LOG_FLUSH: u32 = 2;
 
 /// A loop device. Taken down when dropped.
 #[derive(Debug)]
@@ -24,10 +28,31 @@ pub struct LoopDevice {
     name: String,
 }
 
+/// What is on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// ext4.
+    Ext4,
+    /// XFS; its devices have 300 MiB at least.
+    Xfs,
+}
+
 /// A mounted file system. Unmounted when dropped.
 #[derive(Debug)]
 pub struct Mount {
     point: TempDir,
+    kind: &'static str,
+}
+
+// === impl FileSystem ===
+
+impl FileSystem {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+        }
+    }
 }
 
 // === impl LoopDevice ===
@@ -91,12 +116,90 @@ impl Mount {
     /// # Errors
     /// If it cannot be made or mounted.
     pub fn ext4(device: &LoopDevice) -> Result<Self> {
-        let output =
-            Command::new("mkfs.ext4").args(["-q", "-F"]).arg(device.node()).output().context("mkfs.ext4")?;
-        if !output.status.success() {
-            bail!("mkfs.ext4: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Self::fresh(device, FileSystem::Ext4)
+    }
+
+    /// A fresh file system on a device, mounted.
+    ///
+    /// # Errors
+    /// If it cannot be made or mounted, or the kernel does not know it.
+    pub fn fresh(device: &LoopDevice, kind: FileSystem) -> Result<Self> {
+        Self::fresh_with(device, kind, &[], "")
+    }
+
+    /// The same, with further arguments to what makes it and options of the mount.
+    ///
+    /// # Errors
+    /// As [`Mount::fresh`].
+    pub fn fresh_with(
+        device: &LoopDevice,
+        kind: FileSystem,
+        arguments: &[&str],
+        options: &str,
+    ) -> Result<Self> {
+        let name = kind.name();
+        let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        if !known.lines().any(|line| line.split_whitespace().next_back() == Some(name)) && !module_loads(name)
+        {
+            return Err(crate::host::kernel_lacks(name));
         }
-        Self::new(&device.node(), "ext4", "")
+        let program = format!("mkfs.{name}");
+        let force = if kind == FileSystem::Xfs { "-f" } else { "-F" };
+        let output = Command::new(&program)
+            .args(["-q", force])
+            .args(arguments)
+            .arg(device.node())
+            .output()
+            .context(program.clone())?;
+        if !output.status.success() {
+            bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Self::new(&device.node(), name, options)
+    }
+
+    /// Cuts the power: nothing that was not synced gets to the device any more, and every call fails.
+    ///
+    /// # Errors
+    /// If the file system cannot do it.
+    pub fn shut_down(&self) -> Result<()> {
+        let root = File::open(self.path()).context("mount point")?;
+        let how = NO_LOG_FLUSH;
+        // SAFETY: this request reads one number, which outlives the call, and the descriptor is open.
+        if unsafe { libc::ioctl(root.as_raw_fd(), SHUT_DOWN, &raw const how) } != 0 {
+            return Err(io::Error::last_os_error()).context("shut the file system down");
+        }
+        Ok(())
+    }
+
+    /// The power comes back: unmounts it and mounts what is on the device.
+    ///
+    /// # Errors
+    /// If somebody still has a file of it open, or what is on the device cannot be mounted.
+    pub fn again(self, device: &LoopDevice) -> Result<Self> {
+        let target = CString::new(self.point.path().as_os_str().as_bytes())?;
+        // SAFETY: a string with an end that outlives the call.
+        if unsafe { libc::umount2(target.as_ptr(), 0) } != 0 {
+            return Err(io::Error::last_os_error()).context("unmount");
+        }
+        // Dropping it unmounts once more, which fails: nothing is mounted there.
+        Self::new(&device.node(), self.kind, "")
+    }
+
+    /// Takes the right to write away.
+    ///
+    /// # Errors
+    /// If the kernel refuses, as it does while somebody has a file open to write it.
+    pub fn set_read_only(&self) -> Result<()> {
+        let target = CString::new(self.point.path().as_os_str().as_bytes())?;
+        let flags = libc::MS_REMOUNT | libc::MS_RDONLY;
+        // SAFETY: a string with an end that outlives the call; a remount takes neither source nor kind nor options.
+        let result = unsafe {
+            libc::mount(std::ptr::null(), target.as_ptr(), std::ptr::null(), flags, std::ptr::null())
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error()).context("remount");
+        }
+        Ok(())
     }
 
     /// A file system in memory that holds no more than `kib`.
@@ -107,24 +210,32 @@ impl Mount {
         Self::new("tmpfs", "tmpfs", &format!("size={kib}k"))
     }
 
+    /// A file system in memory with these options of tmpfs.
+    ///
+    /// # Errors
+    /// If it cannot be mounted.
+    pub fn tmpfs_of(options: &str) -> Result<Self> {
+        Self::new("tmpfs", "tmpfs", options)
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.point.path()
     }
 
-    fn new(source: &str, kind: &str, options: &str) -> Result<Self> {
+    fn new(source: &str, kind: &'static str, options: &str) -> Result<Self> {
         let point = tempfile::tempdir()?;
         let target = CString::new(point.path().as_os_str().as_bytes())?;
-        let (source, kind, options) = (CString::new(source)?, CString::new(kind)?, CString::new(options)?);
+        let (source, name, options) = (CString::new(source)?, CString::new(kind)?, CString::new(options)?);
         // SAFETY: all four are strings with an end that outlive the call.
         let result = unsafe {
-            libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast())
+            libc::mount(source.as_ptr(), target.as_ptr(), name.as_ptr(), 0, options.as_ptr().cast())
         };
         if result != 0 {
-            return Err(io::Error::last_os_error()).with_context(|| format!("mount {kind:?}"));
+            return Err(io::Error::last_os_error()).with_context(|| format!("mount {kind}"));
         }
-        Ok(Self { point })
+        Ok(Self { point, kind })
     }
 }
 
@@ -135,6 +246,11 @@ impl Drop for Mount {
             let _ = unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
         }
     }
+}
+
+/// Whether the kernel learns a file system when asked; it has it built in, as a module, or not at all.
+fn module_loads(name: &str) -> bool {
+    Command::new("modprobe").arg(name).output().is_ok_and(|output| output.status.success())
 }
 
 /// A sparse file of this many bytes.

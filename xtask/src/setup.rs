@@ -39,7 +39,15 @@ pub struct Missing {
 
 /// What the tests use beside the toolchain.
 pub fn test_needs() -> Vec<Need> {
-    vec![Need::program("iproute2", "ip"), Need::program("e2fsprogs", "mkfs.ext4")]
+    vec![
+        Need::program("iproute2", "ip"),
+        Need::program("e2fsprogs", "mkfs.ext4"),
+        Need::program("xfsprogs", "mkfs.xfs"),
+        // A disk whose syncs fail.
+        Need::program("nbdkit", "nbdkit"),
+        Need::program("libnbd-bin", "nbdfuse"),
+        Need::program("fuse3", "fusermount3"),
+    ]
 }
 
 /// What the kernel matrix uses.

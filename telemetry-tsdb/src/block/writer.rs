@@ -16,8 +16,10 @@ pub const VERSION: u64 = 1;
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// A file being written. Dropped before its end it leaves a `.tmp`, which the next start removes.
+/// A file being written. Dropped before its end it takes its `.tmp` away, so that attempts on a full disk leave nothing
+/// that fills it further; what a dead process left, the next start removes.
 pub struct BlockWriter {
+    is_finished: bool,
     storage: Arc<dyn Storage>,
     file: Arc<dyn File>,
     meta: BlockMeta,
@@ -93,6 +95,7 @@ impl BlockWriter {
         meta.put(&mut header);
         frame::put(&mut buffer, kind::HEADER, &header);
         Ok(Self {
+            is_finished: false,
             storage,
             file,
             meta,
@@ -209,8 +212,18 @@ impl BlockWriter {
         self.write()?;
         self.file.sync()?;
         self.storage.rename(&self.meta.temporary_path(), &self.meta.path())?;
+        self.is_finished = true;
         self.storage.sync_dir(Path::new(DIR))?;
-        Ok(self.meta)
+        Ok(std::mem::take(&mut self.meta))
+    }
+}
+
+impl Drop for BlockWriter {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // If that fails too, the next start removes it.
+            let _ = self.storage.remove(&self.meta.temporary_path());
+        }
     }
 }
 

@@ -144,6 +144,7 @@ impl Db {
             self.degrade(&mut writer, &error.to_string());
             return Err(error.into());
         }
+        writer.unsynced_from = i64::MAX;
         self.durable_through.fetch_max(newest, Relaxed);
         Ok(newest)
     }
@@ -160,15 +161,19 @@ impl Db {
 
     /// Stops writing to the log: nothing is acknowledged until it can be taken up again.
     pub(super) fn degrade(&self, writer: &mut Writer, reason: &str) {
-        tracing::error!(reason, "the log cannot be written: samples are kept in memory only");
+        if self.health.mode() == Mode::Degraded {
+            tracing::debug!(reason, "the log still cannot be written");
+        } else {
+            tracing::error!(reason, "the log cannot be written: samples are kept in memory only");
+        }
         if let Some(log) = writer.log.take() {
-            writer.next_sequence = log.next_sequence();
+            writer.next_sequence = log.first_unpromised();
         }
         self.health.degrade(reason.to_owned());
     }
 
     pub(super) fn push_row(&self, writer: &mut Writer, group: GroupId, row: Row) {
-        writer.newest = writer.newest.max(row.t);
+        writer.came(row.t);
         writer.log_row(group, &row);
         writer.push(group, row);
     }

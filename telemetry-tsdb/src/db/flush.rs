@@ -38,23 +38,41 @@ impl Db {
             // Memory is all there is: windows stay where they are until retention takes them.
             return Ok(0);
         }
-        let mut written = Vec::new();
-        for part in by_bucket(&late) {
-            written.push(self.write_late(&part)?);
-        }
+        let mut count = self.flush_late(&late)?;
+        // Each window leaves memory as its file is there: when a later one fails, an attempt that follows must not
+        // write it again.
         for numbered in windows.chunk_by(|a, b| a.number == b.number) {
-            written.push(self.write_windows(numbered)?);
+            self.add_blocks(vec![self.write_windows(numbered)?]);
+            count += 1;
+            self.health.counters.windows_written.fetch_add(1, Relaxed);
+            self.release(numbered.first().map_or(number, |window| window.number));
         }
-        let count = written.len();
-        self.add_blocks(written);
-        self.late.release();
         self.release(number);
-        self.health.counters.windows_written.fetch_add(count as u64, Relaxed);
         if let Some(sequence) = cut
             && let Some(log) = self.writer().log.as_mut()
         {
             log.remove_before(sequence)?;
         }
+        Ok(count)
+    }
+
+    /// Writes late samples, all of them or none: they leave memory together. Returns how many files they took.
+    fn flush_late(&self, late: &BTreeMap<SeriesId, LateSeries>) -> Result<usize, Error> {
+        let mut written = Vec::new();
+        for part in by_bucket(late) {
+            match self.write_late(&part) {
+                Ok(block) => written.push(block),
+                Err(error) => {
+                    let storage = self.storage()?;
+                    written.iter().for_each(|block: &Arc<Block>| drop(storage.remove(block.path())));
+                    return Err(error);
+                }
+            }
+        }
+        let count = written.len();
+        self.add_blocks(written);
+        self.late.release();
+        self.health.counters.windows_written.fetch_add(count as u64, Relaxed);
         Ok(count)
     }
 

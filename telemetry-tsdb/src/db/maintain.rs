@@ -63,7 +63,12 @@ impl Db {
         let mut house = self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now_ms();
         if self.health.mode() == Mode::Degraded {
-            return self.try_recover();
+            let work = self.try_recover();
+            if work == Work::Failed {
+                self.drop_waiting(complete_window(now, self.config.flush_delay_ms));
+                self.make_room(&house, now);
+            }
+            return work;
         }
         self.try_cut(&mut house, now);
         let done = complete_window(now, self.config.flush_delay_ms);
@@ -91,6 +96,7 @@ impl Db {
         match result {
             Ok(()) => {
                 self.health.recover();
+                writer.unsynced_from = i64::MAX;
                 self.durable_through.fetch_max(writer.newest, Relaxed);
                 self.health.counters.log_recoveries.fetch_add(1, Relaxed);
                 tracing::info!("the log is written again");
@@ -103,24 +109,25 @@ impl Db {
         }
     }
 
-    /// Logs rows that are newer than what was last acknowledged, and all late samples.
-    fn log_again(&self, writer: &mut Writer) -> Result<(), Error> {
-        let durable = self.durable_through();
+    /// Logs all rows from the oldest on that a sample came to since the last commit, and all late samples. Newer than
+    /// what was acknowledged is not enough: another group may be behind, and a row may have been added to.
+    pub(super) fn log_again(&self, writer: &mut Writer) -> Result<(), Error> {
+        let from = writer.unsynced_from;
         for at in 0..writer.groups.len() {
             let Some(group) = writer.groups.get(at) else { continue };
             let (id, view) = (group.id(), group.view().load_full());
             let frozen = view.frozen.iter().flat_map(|window| window.stripes.iter());
             let stripes: Vec<Arc<Stripe>> = frozen.chain(view.stripes.iter()).cloned().collect();
             for stripe in stripes {
-                if stripe.times().last().is_some_and(|t| *t > durable) {
-                    for row in stripe.rows().into_iter().filter(|row| row.t > durable) {
+                if stripe.times().last().is_some_and(|t| *t >= from) {
+                    for row in stripe.rows().into_iter().filter(|row| row.t >= from) {
                         writer.log_whole_row(id, &row);
                     }
                     self.commit_log(writer)?;
                 }
             }
             let staged: Vec<Row> =
-                view.rows.iter().filter(|row| row.t > durable).map(|row| Row::clone(row)).collect();
+                view.rows.iter().filter(|row| row.t >= from).map(|row| Row::clone(row)).collect();
             staged.iter().for_each(|row| writer.log_whole_row(id, row));
         }
         let mut body = Vec::new();
@@ -167,19 +174,24 @@ impl Db {
             Err(error) => {
                 self.health.counters.window_failures.fetch_add(1, Relaxed);
                 tracing::error!(%error, "windows cannot be written; they stay in memory");
-                let waiting = i64::try_from(self.config.waiting_windows_max).unwrap_or(i64::MAX);
-                let oldest = done.saturating_sub(waiting);
-                let dropped = {
-                    let writer = self.writer();
-                    writer.groups.iter().map(|group| group.frozen(oldest).count()).sum::<usize>()
-                };
-                if dropped > 0 {
-                    self.health.counters.windows_dropped.fetch_add(dropped as u64, Relaxed);
-                    self.release(oldest);
-                }
+                self.drop_waiting(done);
                 self.make_room(house, now);
                 Work::Failed
             }
+        }
+    }
+
+    /// Lets go of the oldest complete windows beyond those that may wait for the disk.
+    fn drop_waiting(&self, done: i64) {
+        let waiting = i64::try_from(self.config.waiting_windows_max).unwrap_or(i64::MAX);
+        let oldest = done.saturating_sub(waiting);
+        let dropped = {
+            let writer = self.writer();
+            writer.groups.iter().map(|group| group.frozen(oldest).count()).sum::<usize>()
+        };
+        if dropped > 0 {
+            self.health.counters.windows_dropped.fetch_add(dropped as u64, Relaxed);
+            self.release(oldest);
         }
     }
 

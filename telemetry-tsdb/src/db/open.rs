@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, RwLock};
 
 use arc_swap::ArcSwap;
@@ -78,10 +79,37 @@ impl Db {
         let io = |source| Error::Io { operation: "read the log".into(), source };
         db.replay(&*storage, &mut report).map_err(io)?;
         if mode != Mode::ReadOnly {
-            let mut writer = db.writer();
-            db.begin_log(&mut writer, report.log.next_sequence)?;
+            db.take_up_log(&*storage, report.log.next_sequence)?;
         }
         Ok((db, report))
+    }
+
+    /// Makes what the log held durable, whoever wrote it, and begins to write. A full disk is no reason not to start:
+    /// then the store is degraded until there is room.
+    fn take_up_log(&self, storage: &dyn Storage, next: u64) -> Result<(), Error> {
+        let mut writer = self.writer();
+        let synced = crate::log::sync(storage);
+        let begun = self.begin_log(&mut writer, next).and_then(|()| match &synced {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                tracing::warn!(%error, "the log of the last process cannot be synced: it is written again");
+                writer.unsynced_from = i64::MIN;
+                self.log_again(&mut writer)
+            }
+        });
+        match begun {
+            Ok(()) => {
+                writer.unsynced_from = i64::MAX;
+                self.durable_through.fetch_max(writer.newest, Relaxed);
+                Ok(())
+            }
+            Err(Error::Log(error)) if error.is_full() => {
+                self.health.counters.log_failures.fetch_add(1, Relaxed);
+                self.degrade(&mut writer, &error.to_string());
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Begins a segment behind what the log holds. Nothing before it is needed once the windows it knows of are files.

@@ -72,8 +72,6 @@ impl Db {
             writer.freeze(written);
             writer.groups.iter_mut().for_each(|group| group.close_through(written));
         }
-        let newest = writer.newest;
-        self.durable_through.fetch_max(newest, Relaxed);
         Ok(())
     }
 }

@@ -22,6 +22,8 @@ pub struct Writer {
     pub(super) log: Option<LogWriter>,
     pub(super) rows: RowEncoder,
     pub(super) newest: i64,
+    /// The oldest sample that came since the last commit that went well; `i64::MAX` if none did.
+    pub(super) unsynced_from: i64,
     /// The number that the log goes on with after a failure.
     pub(super) next_sequence: u64,
     pub(super) next_series: SeriesId,
@@ -75,6 +77,7 @@ impl Writer {
             log: None,
             rows: RowEncoder::default(),
             newest: i64::MIN,
+            unsynced_from: i64::MAX,
             next_sequence: 0,
             next_series: 0,
             next_block: 0,
@@ -119,6 +122,12 @@ impl Writer {
         base.chained = if is_whole { 1 } else { base.chained + 1 };
     }
 
+    /// Notes that a sample of this time was taken in.
+    pub(super) fn came(&mut self, t: i64) {
+        self.newest = self.newest.max(t);
+        self.unsynced_from = self.unsynced_from.min(t);
+    }
+
     /// Logs a row that stands alone.
     pub(super) fn log_whole_row(&mut self, group: GroupId, row: &Row) {
         if let Some(base) = self.bases.get_mut(group.0 as usize) {
@@ -140,7 +149,7 @@ impl Writer {
     /// Notes a single sample for the log; the next row of its group is whole, because the row that a difference would
     /// build upon has changed.
     pub(super) fn note_single(&mut self, series: SeriesRef, t: i64, sample: &Sample) {
-        self.newest = self.newest.max(t);
+        self.came(t);
         record::put_sample(&mut self.singles, series.id, t, sample);
         if let Some(base) = self.bases.get_mut(series.group.0 as usize) {
             (base.sequence, base.histograms) = (None, None);

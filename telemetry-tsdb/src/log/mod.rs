@@ -13,7 +13,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use replay::{Record, Report, replay, scan};
+pub use replay::{Record, Report, replay, scan, sync};
 pub use row::{RowDecoder, RowEncoder, RowError};
 pub use writer::{LogError, LogWriter};
 

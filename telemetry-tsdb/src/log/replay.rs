@@ -117,3 +117,17 @@ pub fn replay(storage: &dyn Storage, mut each: impl FnMut(Record<'_>)) -> io::Re
     report.next_sequence = next.unwrap_or(0);
     Ok(report)
 }
+
+/// Brings to disk what a dead process wrote into the log and did not live to sync: a replay reads it from the page
+/// cache, where a loss of power would take it.
+///
+/// # Errors
+/// What the disk says; nothing of the log is known to be on disk then.
+pub fn sync(storage: &dyn Storage) -> io::Result<()> {
+    let dir = Path::new(DIR);
+    let names = storage.list(dir)?;
+    for name in names.iter().filter(|name| parse_name(name).is_some()) {
+        storage.open(&dir.join(name))?.sync()?;
+    }
+    if names.is_empty() { Ok(()) } else { storage.sync_dir(dir) }
+}

@@ -42,11 +42,28 @@ pub enum LogError {
     Behind(usize),
 }
 
+// === impl LogError ===
+
+impl LogError {
+    /// Whether there was no room: a state of the disk that passes.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Write { source, .. } | Self::Begin { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Behind(_) => false,
+        }
+    }
+}
+
 /// The end of the log.
 pub struct LogWriter {
     storage: Arc<dyn Storage>,
     segments: Vec<Segment>,
     file: Option<Arc<dyn File>>,
+    /// The last segment was made by this writer and holds nothing that was promised.
+    is_fresh: bool,
     /// Where the next byte of the open segment goes.
     offset: u64,
     next: u64,
@@ -88,6 +105,7 @@ impl LogWriter {
             storage,
             segments,
             file: None,
+            is_fresh: false,
             offset: 0,
             next,
             pending: Vec::new(),
@@ -125,11 +143,19 @@ impl LogWriter {
             return Ok(());
         }
         if let Err(error) = self.write() {
-            tracing::warn!(%error, "the log's segment is given up and written again");
+            if self.is_fresh {
+                tracing::debug!(%error, "a new segment of the log cannot be written");
+            } else {
+                tracing::warn!(%error, "the log's segment is given up and written again");
+            }
             self.failures += 1;
-            self.file = None;
-            self.write()?;
+            self.give_up();
+            if let Err(error) = self.write() {
+                self.give_up();
+                return Err(error);
+            }
         }
+        self.is_fresh = false;
         self.pending.clear();
         // A checkpoint of many series must not stay in memory.
         self.pending.shrink_to(PENDING_KEPT);
@@ -182,6 +208,13 @@ impl LogWriter {
         self.failures
     }
 
+    /// The number of the first record that is not promised. Who takes the log up after a failure goes on with it, so that
+    /// no number is missing; what a segment that was given up holds from there on is not read.
+    #[must_use]
+    pub fn first_unpromised(&self) -> u64 {
+        self.pending_first
+    }
+
     /// The number of the next record.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
@@ -204,11 +237,26 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Lets go of the open segment. One that this writer made and in which nothing was promised yet is removed: on a
+    /// full disk every attempt would leave one more, and take what room there is.
+    fn give_up(&mut self) {
+        self.file = None;
+        if !std::mem::take(&mut self.is_fresh) {
+            return;
+        }
+        if let Some(segment) = self.segments.last()
+            && self.storage.remove(&segment_path(segment.first, segment.attempt)).is_ok()
+        {
+            self.segments.pop();
+        }
+    }
+
     fn begin(&mut self) -> Result<Arc<dyn File>, LogError> {
         let first = self.pending_first;
         let begin = |source| LogError::Begin { first, source };
         let (attempt, file) = self.create(first).map_err(begin)?;
         self.segments.push(Segment { first, attempt, bytes: 0 });
+        self.is_fresh = true;
         self.storage.sync_dir(Path::new(DIR)).map_err(begin)?;
         self.offset = 0;
         self.file = Some(Arc::clone(&file));

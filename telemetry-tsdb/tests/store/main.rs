@@ -11,4 +11,5 @@ mod damage;
 mod life;
 mod model;
 mod plain;
+mod refused;
 mod tiers;
