@@ -6,11 +6,16 @@
 
 pub mod annotations;
 pub mod ast;
+pub mod budget;
 pub mod check;
+pub mod error;
 pub mod eval;
 pub mod format;
+pub mod labels;
 pub mod lexer;
 pub mod parse;
 pub mod plan;
 pub mod script;
 pub mod source;
+pub mod text;
+pub mod value;
