@@ -9,6 +9,7 @@ pub mod ast;
 pub mod check;
 pub mod eval;
 pub mod format;
+pub mod functions;
 pub mod lexer;
 pub mod parse;
 pub mod plan;
