@@ -33,14 +33,6 @@ pub struct Budget {
     samples_read: AtomicU64,
     samples_peak: AtomicU64,
     series: AtomicU64,
-    bytes: AtomicU64,
-}
-
-/// Bytes that are held until this is dropped.
-#[derive(Debug)]
-pub struct Held<'a> {
-    budget: &'a Budget,
-    bytes: u64,
 }
 
 // === impl Limits ===
@@ -72,7 +64,6 @@ impl Budget {
             samples_read: AtomicU64::new(0),
             samples_peak: AtomicU64::new(0),
             series: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
         }
     }
 
@@ -125,21 +116,19 @@ impl Budget {
         self.samples_total.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Counts bytes of columns that are about to be held.
+    /// Says how many bytes of columns are held now, or about to be.
     ///
     /// # Errors
     /// If they are too many.
-    pub fn hold(&self, bytes: usize) -> Result<Held<'_>, QueryError> {
+    pub fn hold(&self, bytes: usize) -> Result<(), QueryError> {
         let bytes = bytes as u64;
-        let all = self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        let held = Held { budget: self, bytes };
-        self.samples_peak.fetch_max(all / 8, Ordering::Relaxed);
-        if all > self.limits.bytes {
+        self.samples_peak.fetch_max(bytes / 8, Ordering::Relaxed);
+        if bytes > self.limits.bytes {
             let limit = self.limits.bytes;
-            let message = format!("query would hold {all} bytes of intermediate values, more than {limit}");
+            let message = format!("query would hold {bytes} bytes of intermediate values, more than {limit}");
             return Err(QueryError::execution(message));
         }
-        Ok(held)
+        Ok(())
     }
 
     /// What was used.
@@ -151,14 +140,6 @@ impl Budget {
             samples_peak: self.samples_peak.load(Ordering::Relaxed),
             series_read: self.series.load(Ordering::Relaxed),
         }
-    }
-}
-
-// === impl Held ===
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -182,10 +163,7 @@ mod tests {
             "query processing would load too many samples into memory in query execution"
         );
         assert!(used.series(1).is_err());
-        let held = used.hold(100).unwrap();
-        assert!(used.hold(1).is_err());
-        drop(held);
-        assert!(used.hold(100).is_ok(), "what was given back can be held again");
+        assert!(used.hold(100).is_ok() && used.hold(101).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod check;
 pub mod error;
 pub mod eval;
 pub mod format;
+pub mod functions;
 pub mod labels;
 pub mod lexer;
 pub mod parse;

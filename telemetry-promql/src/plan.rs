@@ -35,10 +35,19 @@ pub(crate) enum Op {
     Aggregate(Box<AggregateNode>),
     Over(Box<Over>),
     /// Times of the samples that a selector finds, or of the beginnings of their counts.
-    Stamps { selector: Selector, starts: bool },
-    Absent { arg: Box<Node>, labels: Labels },
+    Stamps {
+        selector: Selector,
+        starts: bool,
+    },
+    Absent {
+        arg: Box<Node>,
+        labels: Labels,
+    },
     Info(Box<InfoNode>),
-    Call { function: FunctionId, args: Vec<Node> },
+    Call {
+        function: FunctionId,
+        args: Vec<Node>,
+    },
 }
 
 /// Series to be read.
@@ -287,10 +296,8 @@ impl Times {
     }
 
     fn aggregate(&self, aggregate: &Aggregate, expr: &Expr) -> Result<Lowered, QueryError> {
-        let above = Above {
-            function: aggregate.op.name(),
-            grouping: Some((&aggregate.grouping, aggregate.without)),
-        };
+        let above =
+            Above { function: aggregate.op.name(), grouping: Some((&aggregate.grouping, aggregate.without)) };
         let inner = self.lower(&aggregate.expr, above)?;
         let param = match &aggregate.param {
             Some(param) => Some(self.lower(param, Above::default())?.wrapped()),
@@ -298,13 +305,8 @@ impl Times {
         };
         let mut grouping = aggregate.grouping.clone();
         grouping.sort();
-        let node = AggregateNode {
-            op: aggregate.op,
-            expr: inner.node,
-            param,
-            grouping,
-            without: aggregate.without,
-        };
+        let node =
+            AggregateNode { op: aggregate.op, expr: inner.node, param, grouping, without: aggregate.without };
         Ok(Lowered::of(Op::Aggregate(Box::new(node)), expr, inner.is_invariant, inner.wrap))
     }
 

@@ -315,7 +315,10 @@ impl Column {
     pub fn bytes(&self) -> usize {
         let histograms = self.histograms.iter().flatten().flatten();
         let sizes = histograms.map(|h| 128 + 12 * (h.positive.len() + h.negative.len()));
-        self.values.len() * 9 + 64 + self.histograms.as_ref().map_or(0, |h| h.len() * 8) + sizes.sum::<usize>()
+        self.values.len() * 9
+            + 64
+            + self.histograms.as_ref().map_or(0, |h| h.len() * 8)
+            + sizes.sum::<usize>()
     }
 
     fn join(&mut self, other: &Self) -> Result<(), QueryError> {
