@@ -101,7 +101,6 @@ pub(crate) struct BinaryNode {
     pub op: BinaryOp,
     pub lhs: Node,
     pub rhs: Node,
-    pub is_scalar: (bool, bool),
     pub matching: VectorMatching,
     pub return_bool: bool,
 }
@@ -283,12 +282,10 @@ impl Times {
         let (lhs, rhs) = (self.lower(&binary.lhs, above)?, self.lower(&binary.rhs, above)?);
         let is_invariant = lhs.is_invariant && rhs.is_invariant;
         let (lhs, rhs) = if is_invariant { (lhs.node, rhs.node) } else { (lhs.wrapped(), rhs.wrapped()) };
-        let is_scalar = |expr: &Expr| expr.value_type() == ValueType::Scalar;
         let node = BinaryNode {
             op: binary.op,
             lhs,
             rhs,
-            is_scalar: (is_scalar(&binary.lhs), is_scalar(&binary.rhs)),
             matching: binary.matching.clone().unwrap_or_default(),
             return_bool: binary.return_bool,
         };

@@ -95,11 +95,6 @@ impl Grid {
         self.start.saturating_add(self.step.saturating_mul(at))
     }
 
-    /// The last time.
-    pub fn end(&self) -> i64 {
-        self.t(self.count.saturating_sub(1))
-    }
-
     /// All times.
     pub fn times(&self) -> impl Iterator<Item = i64> + use<> {
         let grid = *self;

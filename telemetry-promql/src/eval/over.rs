@@ -40,6 +40,13 @@ pub(crate) struct Job<'a> {
     pub options: &'a super::Options,
 }
 
+/// A series that a subquery made.
+pub(crate) struct SubSeries {
+    pub labels: Labels,
+    pub drop_name: bool,
+    pub samples: Samples,
+}
+
 // === impl Job ===
 
 impl Job<'_> {
@@ -173,10 +180,10 @@ impl Evaluator<'_> {
         match &over.range.of {
             RangeOf::Selector(selector) => self.over_selector(&job, selector, sink),
             RangeOf::Subquery { inner, step, .. } => {
-                for (column, drop_name) in self.subquery(inner, &job.look, *step)? {
+                for made in self.subquery(inner, &job.look, *step)? {
                     self.budget.check()?;
                     let mut worker = Worker::new(self.budget);
-                    let (labels, samples) = column;
+                    let SubSeries { labels, drop_name, samples } = made;
                     let bounds = job.look.bounds(&samples.floats.times);
                     let made = job.column(&mut worker, &labels, &samples, &bounds)?;
                     self.remark_non_counter(&job, &mut worker, &labels, &made);
@@ -227,7 +234,7 @@ impl Evaluator<'_> {
         inner: &crate::plan::Node,
         look: &Look,
         step: i64,
-    ) -> Result<Vec<((Labels, Samples), bool)>, QueryError> {
+    ) -> Result<Vec<SubSeries>, QueryError> {
         let (from, to) =
             (look.base(0).saturating_sub(look.before), look.base(look.grid.count.saturating_sub(1)));
         let mut start = from / step * step;
@@ -241,13 +248,12 @@ impl Evaluator<'_> {
         self.budget.samples(grid.count)?;
         let columns = self.eval(inner, grid)?.columns();
         let times: Arc<[i64]> = grid.times().collect();
-        Ok(columns
-            .into_iter()
-            .map(|column| {
-                let drop_name = column.drop_name;
-                ((column.labels.clone(), points(column, &times)), drop_name)
-            })
-            .collect())
+        let made = columns.into_iter().map(|column| SubSeries {
+            labels: column.labels.clone(),
+            drop_name: column.drop_name,
+            samples: points(column, &times),
+        });
+        Ok(made.collect())
     }
 
     fn absent_over_time(&self, over: &Over, columns: &[Column], grid: Grid) -> Frame {

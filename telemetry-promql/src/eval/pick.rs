@@ -1,7 +1,6 @@
 //! Aggregations that pick series (`topk`, `bottomk`, `limitk`, `limit_ratio`) or make a series of each value
 //! (`count_values`). They need all their input at once.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::Evaluator;
@@ -173,11 +172,6 @@ fn choose(op: Aggregator, param: f64, columns: &[Column], step: usize, members: 
         (false, false) => nan_first(&value(a), &value(b)),
         (a, b) => a.cmp(&b),
     };
-    let by: Option<&dyn Fn(&usize, &usize) -> Ordering> = match op {
-        Aggregator::TopK => Some(&descending),
-        Aggregator::BottomK => Some(&ascending),
-        _ => None,
-    };
     if op == Aggregator::LimitRatio {
         members.retain(|at| {
             columns
@@ -186,8 +180,10 @@ fn choose(op: Aggregator, param: f64, columns: &[Column], step: usize, members: 
         });
         return;
     }
-    if let Some(by) = by {
-        members.sort_by(|a, b| by(a, b));
+    match op {
+        Aggregator::TopK => members.sort_by(descending),
+        Aggregator::BottomK => members.sort_by(ascending),
+        _ => {}
     }
     members.truncate(k);
 }

@@ -12,6 +12,9 @@ use crate::plan::{Node, Op};
 /// Bytes that a compiled expression may take.
 const REGEX_BYTES_MAX: usize = 1 << 20;
 
+/// The new value of a label, if there is one.
+type MakeValue<'t> = Box<dyn Fn(&Labels) -> Option<String> + 't>;
+
 /// Either function.
 pub(crate) fn relabel(
     evaluator: &Evaluator<'_>,
@@ -24,31 +27,30 @@ pub(crate) fn relabel(
         _ => "",
     });
     let texts: Vec<&str> = texts.collect();
-    let (destination, value): (&str, Box<dyn Fn(&Labels) -> Option<String>>) =
-        match (function, texts.as_slice()) {
-            (FunctionId::LabelReplace, [destination, template, source, expression]) => {
-                let regex = compile(expression)?;
-                check("destination", destination, "label_replace")?;
-                let (template, source) = (*template, *source);
-                let replace = move |labels: &Labels| {
-                    let captures = regex.captures(labels.get(source))?;
-                    Some(expand(template, &captures))
-                };
-                (destination, Box::new(replace))
+    let (destination, value): (&str, MakeValue<'_>) = match (function, texts.as_slice()) {
+        (FunctionId::LabelReplace, [destination, template, source, expression]) => {
+            let regex = compile(expression)?;
+            check("destination", destination, "label_replace")?;
+            let (template, source) = (*template, *source);
+            let replace = move |labels: &Labels| {
+                let captures = regex.captures(labels.get(source))?;
+                Some(expand(template, &captures))
+            };
+            (destination, Box::new(replace))
+        }
+        (FunctionId::LabelJoin, [destination, separator, sources @ ..]) => {
+            for source in sources {
+                check("source", source, "label_join")?;
             }
-            (FunctionId::LabelJoin, [destination, separator, sources @ ..]) => {
-                for source in sources {
-                    check("source", source, "label_join")?;
-                }
-                check("destination", destination, "label_join")?;
-                let join = move |labels: &Labels| {
-                    let values: Vec<&str> = sources.iter().map(|source| labels.get(source)).collect();
-                    Some(values.join(separator))
-                };
-                (destination, Box::new(join))
-            }
-            _ => return Err(QueryError::internal("arguments are missing")),
-        };
+            check("destination", destination, "label_join")?;
+            let join = move |labels: &Labels| {
+                let values: Vec<&str> = sources.iter().map(|source| labels.get(source)).collect();
+                Some(values.join(separator))
+            };
+            (destination, Box::new(join))
+        }
+        _ => return Err(QueryError::internal("arguments are missing")),
+    };
     let mut columns = evaluator.columns(args, 0, grid)?;
     for column in &mut columns {
         if let Some(value) = value(&column.labels) {

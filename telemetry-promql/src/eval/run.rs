@@ -174,9 +174,9 @@ impl Evaluator<'_> {
             RangeOf::Subquery { inner, step, at, offset } => {
                 let look = Look { grid, at: *at, offset: *offset, before: range.window, after: 0 };
                 let all = self.subquery(inner, &look, *step)?.into_iter();
-                let named = all.map(|((labels, samples), drop_name)| {
-                    let labels = if drop_name { labels.without_metadata() } else { labels };
-                    raw(labels, &samples)
+                let named = all.map(|made| {
+                    let dropped = made.drop_name.then(|| made.labels.without_metadata());
+                    raw(dropped.unwrap_or(made.labels), &made.samples)
                 });
                 return Ok(named.collect());
             }

@@ -220,15 +220,6 @@ impl<'a, V> View<'a, V> {
     pub fn start(&self, at: usize) -> i64 {
         self.starts.get(at).copied().unwrap_or(0)
     }
-
-    /// The samples at these positions of it.
-    pub fn part(&self, at: std::ops::Range<usize>) -> Self {
-        Self {
-            times: self.times.get(at.clone()).unwrap_or(&[]),
-            values: self.values.get(at.clone()).unwrap_or(&[]),
-            starts: self.starts.get(at).unwrap_or(&[]),
-        }
-    }
 }
 
 // === impl Samples ===
