@@ -12,6 +12,8 @@ pub mod format;
 pub mod functions;
 pub mod lexer;
 pub mod parse;
+mod pattern;
 pub mod plan;
+mod quote;
 pub mod script;
 pub mod source;
