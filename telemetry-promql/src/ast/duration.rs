@@ -102,6 +102,18 @@ impl Nanos {
         Self((seconds * Self::PER_SECOND).round() as i64)
     }
 
+    /// In seconds.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "exact for the whole milliseconds that literals have, up to 285 years"
+    )]
+    pub fn seconds(self) -> f64 {
+        let seconds = self.0 / 1_000_000_000;
+        let rest = self.0 % 1_000_000_000;
+        seconds as f64 + rest as f64 / Self::PER_SECOND
+    }
+
     /// Whole milliseconds, rounded towards zero: what evaluation works in.
     #[must_use]
     pub fn millis(self) -> i64 {
