@@ -45,11 +45,13 @@ use crate::source::Source;
 
 use frame::{Column, Frame, Grid, Twins, assemble};
 
-pub use run::{instant_expr, range_expr};
+pub use run::{instant, instant_expr, range, range_expr};
 
 /// How queries are evaluated.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What the language contains.
+    pub language: crate::parse::Options,
     /// How far an instant selector looks back, milliseconds.
     pub lookback: i64,
     /// The step of a subquery that names none, milliseconds.
@@ -83,6 +85,7 @@ pub(crate) struct Evaluator<'a> {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            language: crate::parse::Options::default(),
             lookback: 5 * 60 * 1000,
             subquery_step: 60 * 1000,
             delayed_name_removal: false,

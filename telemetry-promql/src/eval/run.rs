@@ -19,6 +19,31 @@ use crate::value::{Answer, Cell, Sample, Series, Value};
 /// Threads that read for one query at most.
 const THREADS_MAX: usize = 2;
 
+/// Evaluates a query at one time, milliseconds.
+///
+/// # Errors
+/// If it cannot be read or evaluated, or meets a limit.
+pub fn instant(source: &dyn Source, query: &str, t: i64, options: &Options) -> Result<Answer, QueryError> {
+    instant_expr(source, query, &read(query, options)?, t, options)
+}
+
+/// Evaluates a query at `start`, `start + step` and so on up to `end`, milliseconds.
+///
+/// # Errors
+/// If it cannot be read or evaluated, or meets a limit.
+pub fn range(
+    source: &dyn Source,
+    query: &str,
+    times: (i64, i64, i64),
+    options: &Options,
+) -> Result<Answer, QueryError> {
+    range_expr(source, query, &read(query, options)?, times, options)
+}
+
+fn read(query: &str, options: &Options) -> Result<Expr, QueryError> {
+    crate::parse::parse(query, &options.language).map_err(|errors| QueryError::bad_data(errors.to_string()))
+}
+
 /// Evaluates a tree at one time, milliseconds; `query` is its text, for positions.
 ///
 /// # Errors
