@@ -5,6 +5,7 @@ use std::sync::Arc;
 use telemetry_model::{NativeHistogram, ResetHint};
 
 use super::arithmetic::Arithmetic;
+use super::distribution::{Distribution, End};
 use super::frame::CellRef;
 use crate::annotations::{Kind, Operation};
 use crate::ast::BinaryOp;
@@ -93,8 +94,8 @@ pub(crate) fn element(op: BinaryOp, lhs: CellRef<'_>, rhs: CellRef<'_>) -> Eleme
         (CellRef::Histogram(lhs), CellRef::Float(rhs)) => match op {
             BinaryOp::Mul => scaled(lhs, |made| made.multiply(rhs)),
             BinaryOp::Div => scaled(lhs, |made| made.divide(rhs)),
-            BinaryOp::TrimUpper => Element::of(Cell::Histogram(Arc::new(lhs.trim(rhs, true)))),
-            BinaryOp::TrimLower => Element::of(Cell::Histogram(Arc::new(lhs.trim(rhs, false)))),
+            BinaryOp::TrimUpper => Element::of(Cell::Histogram(Arc::new(lhs.trim(rhs, End::Upper)))),
+            BinaryOp::TrimLower => Element::of(Cell::Histogram(Arc::new(lhs.trim(rhs, End::Lower)))),
             _ => Element::wrong_types("histogram", op, "float"),
         },
         (CellRef::Histogram(lhs), CellRef::Histogram(rhs)) => histograms(op, lhs, rhs),

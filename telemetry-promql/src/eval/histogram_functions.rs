@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use telemetry_model::NativeHistogram;
 
 use super::Evaluator;
-use super::arithmetic::{Arithmetic, NanRemark};
+use super::distribution::{Distribution, NanRemark};
 use super::frame::{Bits, Column, Frame, Grid};
 use super::quantile::{Bucket, bucket_fraction, bucket_quantile};
 use crate::annotations::{Detail, Kind};

@@ -9,6 +9,7 @@ mod binary;
 mod changes;
 mod classic;
 pub mod dates;
+mod distribution;
 mod elements;
 mod extended;
 mod frame;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::Evaluator;
 use super::aggregate::Groups;
-use super::arithmetic::Arithmetic;
+use super::distribution::Distribution;
 use super::frame::{CellRef, Column, Frame, Grid, Twins, assemble};
 use super::quantile::nan_first;
 use crate::annotations::Kind;
