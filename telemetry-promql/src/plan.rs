@@ -64,6 +64,8 @@ pub(crate) struct Selector {
     pub function: &'static str,
     /// The grouping of an aggregation right above; true for `without`.
     pub grouping: Option<(Vec<String>, bool)>,
+    /// Whether counts and sums of histograms are all that is asked for.
+    pub stats_only: bool,
 }
 
 /// Samples of a window.
@@ -150,6 +152,19 @@ struct Lowered {
 struct Above<'a> {
     function: &'static str,
     grouping: Option<(&'a [String], bool)>,
+    buckets: BucketUse,
+}
+
+/// What the operators above need of histograms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum BucketUse {
+    /// All, for all that is known.
+    #[default]
+    Unknown,
+    /// Their counts and sums.
+    Stats,
+    /// All.
+    Needed,
 }
 
 /// The plan of a tree.
@@ -166,6 +181,29 @@ impl Lowered {
 
     fn wrapped(self) -> Node {
         if self.wrap { self.node.once() } else { self.node }
+    }
+}
+
+// === impl BucketUse ===
+
+impl BucketUse {
+    /// Below a function.
+    fn below(self, function: FunctionId) -> Self {
+        use FunctionId as F;
+        match function {
+            F::HistogramQuantile | F::HistogramQuantiles | F::HistogramFraction => Self::Needed,
+            F::HistogramCount | F::HistogramSum | F::HistogramAvg if self == Self::Unknown => Self::Stats,
+            _ => self,
+        }
+    }
+}
+
+// === impl Above ===
+
+impl Above<'_> {
+    /// Below something that hides what is above, but for the use of buckets.
+    fn hidden(self) -> Above<'static> {
+        Above { buckets: self.buckets, ..Above::default() }
     }
 }
 
@@ -209,9 +247,9 @@ impl Times {
                     }
                 }
             }
-            Expr::Binary(binary) => self.binary(binary, expr)?,
-            Expr::Aggregate(aggregate) => self.aggregate(aggregate, expr)?,
-            Expr::Call(call) => self.call(call, expr)?,
+            Expr::Binary(binary) => self.binary(binary, expr, above)?,
+            Expr::Aggregate(aggregate) => self.aggregate(aggregate, expr, above)?,
+            Expr::Call(call) => self.call(call, expr, above)?,
         };
         Ok(lowered)
     }
@@ -247,6 +285,7 @@ impl Times {
             position: selector.span.start as usize,
             function: above.function,
             grouping: above.grouping.map(|(labels, without)| (labels.to_vec(), without)),
+            stats_only: above.buckets == BucketUse::Stats,
         })
     }
 
@@ -262,7 +301,8 @@ impl Times {
     }
 
     fn subquery(&self, subquery: &Subquery, above: Above<'_>) -> Result<Range, QueryError> {
-        let inner = self.lower(&subquery.expr, above)?;
+        // Resets between the samples of a subquery are looked for in the buckets.
+        let inner = self.lower(&subquery.expr, Above { buckets: BucketUse::Needed, ..above })?;
         let inner = if inner.is_invariant { inner.node.once() } else { inner.node };
         let step = match &subquery.step {
             Some(step) => self.length(step, AllowedSign::Positive)?,
@@ -277,8 +317,11 @@ impl Times {
         Ok(Range { of, window: self.length(&subquery.range, AllowedSign::Positive)? })
     }
 
-    fn binary(&self, binary: &Binary, expr: &Expr) -> Result<Lowered, QueryError> {
-        let above = Above::default();
+    fn binary(&self, binary: &Binary, expr: &Expr, above: Above<'_>) -> Result<Lowered, QueryError> {
+        let mut above = above.hidden();
+        if matches!(binary.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
+            above.buckets = BucketUse::Needed;
+        }
         let (lhs, rhs) = (self.lower(&binary.lhs, above)?, self.lower(&binary.rhs, above)?);
         let is_invariant = lhs.is_invariant && rhs.is_invariant;
         let (lhs, rhs) = if is_invariant { (lhs.node, rhs.node) } else { (lhs.wrapped(), rhs.wrapped()) };
@@ -292,12 +335,16 @@ impl Times {
         Ok(Lowered::of(Op::Binary(Box::new(node)), expr, is_invariant, is_invariant))
     }
 
-    fn aggregate(&self, aggregate: &Aggregate, expr: &Expr) -> Result<Lowered, QueryError> {
-        let above =
-            Above { function: aggregate.op.name(), grouping: Some((&aggregate.grouping, aggregate.without)) };
+    fn aggregate(&self, aggregate: &Aggregate, expr: &Expr, above: Above<'_>) -> Result<Lowered, QueryError> {
+        let hidden = above.hidden();
+        let above = Above {
+            function: aggregate.op.name(),
+            grouping: Some((&aggregate.grouping, aggregate.without)),
+            buckets: above.buckets,
+        };
         let inner = self.lower(&aggregate.expr, above)?;
         let param = match &aggregate.param {
-            Some(param) => Some(self.lower(param, Above::default())?.wrapped()),
+            Some(param) => Some(self.lower(param, hidden)?.wrapped()),
             None => None,
         };
         let mut grouping = aggregate.grouping.clone();
@@ -307,13 +354,14 @@ impl Times {
         Ok(Lowered::of(Op::Aggregate(Box::new(node)), expr, inner.is_invariant, inner.wrap))
     }
 
-    fn call(&self, call: &Call, expr: &Expr) -> Result<Lowered, QueryError> {
+    fn call(&self, call: &Call, expr: &Expr, above: Above<'_>) -> Result<Lowered, QueryError> {
         if let Some(value) = self.constant(call.function.id) {
             return Ok(Lowered::of(Op::Number(value), expr, true, false));
         }
         let args: Vec<&Expr> = call.args.iter().map(Expr::unwrap_paren).collect();
-        let above = Above { function: call.function.name, grouping: None };
-        if let Some(lowered) = self.special(call, expr, &args)? {
+        let buckets = above.buckets.below(call.function.id);
+        let above = Above { function: call.function.name, grouping: None, buckets };
+        if let Some(lowered) = self.special(call, expr, &args, above)? {
             return Ok(lowered);
         }
         let range_at = args.iter().position(|arg| arg.value_type() == ValueType::Matrix);
@@ -348,8 +396,13 @@ impl Times {
     }
 
     /// Functions that look at their arguments' text.
-    fn special(&self, call: &Call, expr: &Expr, args: &[&Expr]) -> Result<Option<Lowered>, QueryError> {
-        let above = Above { function: call.function.name, grouping: None };
+    fn special(
+        &self,
+        call: &Call,
+        expr: &Expr,
+        args: &[&Expr],
+        above: Above<'_>,
+    ) -> Result<Option<Lowered>, QueryError> {
         let lowered = match (call.function.id, args) {
             (id @ (FunctionId::Timestamp | FunctionId::StartTimestamp), [Expr::Vector(selector)]) => {
                 let selector = self.selector(selector, above)?;

@@ -140,6 +140,7 @@ impl Evaluator<'_> {
             position: 0,
             function: "info",
             grouping: None,
+            stats_only: false,
         };
         let look = self.instant_look(&selector, grid);
         let selection = self.find(&selector, &look, 0)?;
@@ -147,7 +148,7 @@ impl Evaluator<'_> {
             taken(worker, labels, &column, &look)
         };
         let mut infos = Vec::new();
-        self.each(&*selection, &work, &mut |info| {
+        self.each(&selector, &*selection, &work, &mut |info| {
             infos.push(info);
             Ok(())
         })?;

@@ -32,6 +32,7 @@ mod relabel;
 mod run;
 mod sample;
 mod select;
+mod stats_only;
 mod window;
 
 use std::cell::{Cell, RefCell};

@@ -212,7 +212,7 @@ impl Evaluator<'_> {
             remark_non_counter(job, worker, labels, &made, type_labels);
             Ok(made.present.any().then_some(made))
         };
-        self.each(&*selection, &work, &mut |column| sink(self.named(job, column, false)))
+        self.each(selector, &*selection, &work, &mut |column| sink(self.named(job, column, false)))
     }
 
     /// Sees to the name of what a function of a range made.

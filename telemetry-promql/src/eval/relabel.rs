@@ -70,9 +70,9 @@ fn compile(expression: &str) -> Result<Regex, QueryError> {
     })
 }
 
-/// Any UTF-8 text is a label's name, but not none.
+/// Any UTF-8 text is a label's name, but not none. Escaped bytes that are no UTF-8 arrive as replacement characters.
 fn check(which: &str, name: &str, function: &str) -> Result<(), QueryError> {
-    if name.is_empty() {
+    if name.is_empty() || name.contains(char::REPLACEMENT_CHARACTER) {
         return Err(QueryError::execution(format!("invalid {which} label name in {function}(): {name}")));
     }
     Ok(())

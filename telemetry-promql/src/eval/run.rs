@@ -242,7 +242,7 @@ impl Evaluator<'_> {
             Ok((!is_empty).then_some(series))
         };
         let mut all = Vec::new();
-        self.each(&*selection, &work, &mut |series| {
+        self.each(selector, &*selection, &work, &mut |series| {
             all.push(series);
             Ok(())
         })?;

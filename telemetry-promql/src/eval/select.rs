@@ -28,6 +28,8 @@ pub(crate) struct Worker<'a> {
     pub known: Known,
     pub notes: Annotations,
     pub budget: &'a Budget,
+    /// Whether histograms are read without their buckets.
+    pub stats_only: bool,
     since_check: usize,
 }
 
@@ -42,7 +44,13 @@ type Batch<T> = Result<Vec<T>, QueryError>;
 
 impl<'a> Worker<'a> {
     pub fn new(budget: &'a Budget) -> Self {
-        Self { known: Known::default(), notes: Annotations::default(), budget, since_check: 0 }
+        Self {
+            known: Known::default(),
+            notes: Annotations::default(),
+            budget,
+            stats_only: false,
+            since_check: 0,
+        }
     }
 
     /// Counts samples that were looked at, and stops if the query is to.
@@ -66,8 +74,11 @@ impl<'a> Worker<'a> {
     ) -> Batch<T> {
         let mut out = Vec::new();
         for (at, labels) in selection.series().iter().enumerate().skip(from).take(BATCH) {
-            let column = reader.read(at)?;
+            let mut column = reader.read(at)?;
             self.budget.samples(column.times.len())?;
+            if self.stats_only && !column.histograms.is_empty() {
+                super::stats_only::reduce(&mut column);
+            }
             self.budget.check()?;
             if let Some(made) = work(self, labels, column)? {
                 out.push(made);
@@ -112,11 +123,13 @@ impl<'a> Evaluator<'a> {
     /// Makes something of each series and hands it on, in the order of the series.
     pub fn each<T: Send>(
         &self,
+        selector: &Selector,
         selection: &dyn Selection,
         work: &Work<'_, T>,
         sink: &mut dyn FnMut(T) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let mut worker = Worker::new(self.budget);
+        worker.stats_only = selector.stats_only;
         let count = selection.series().len();
         let result = if count < PARALLEL_MIN || self.threads < 2 {
             let mut reader = selection.reader();
@@ -140,10 +153,11 @@ impl<'a> Evaluator<'a> {
         worker: &mut Worker<'_>,
     ) -> Result<(), QueryError> {
         let (budget, count) = (self.budget, selection.series().len());
+        let stats_only = worker.stats_only;
         let (sender, receiver): (SyncSender<Batch<T>>, Receiver<Batch<T>>) = sync_channel(2);
         let (result, notes) = std::thread::scope(|scope| {
             let second = scope.spawn(move || {
-                let mut worker = Worker::new(budget);
+                let mut worker = Worker { stats_only, ..Worker::new(budget) };
                 let mut reader = selection.reader();
                 for from in (BATCH..count).step_by(2 * BATCH) {
                     let made = worker.batch(selection, &mut *reader, from, work);
@@ -203,13 +217,13 @@ impl<'a> Evaluator<'a> {
             let work = |worker: &mut Worker<'_>, labels: &Labels, column: source::Column| {
                 super::extended::smooth(worker, labels, column, &look, selector.position)
             };
-            return self.each(&*selection, &work, sink);
+            return self.each(selector, &*selection, &work, sink);
         }
         let work = |worker: &mut Worker<'_>, labels: &Labels, column: source::Column| {
             worker.tick(grid.count)?;
             Ok(latest(worker, labels, &column, &look))
         };
-        self.each(&*selection, &work, sink)
+        self.each(selector, &*selection, &work, sink)
     }
 
     /// Times of the samples that a selector finds, or of the beginnings of their counts.
@@ -235,7 +249,7 @@ impl<'a> Evaluator<'a> {
             Ok(Some(found))
         };
         let mut columns = Vec::new();
-        self.each(&*selection, &work, &mut |column| {
+        self.each(selector, &*selection, &work, &mut |column| {
             columns.push(self.drop_name(column));
             Ok(())
         })?;
