@@ -33,10 +33,10 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
-    /// Look at the store, check it, take history out and in, while no agent runs.
+    /// Look at the store, check it, take history out and in.
     Tsdb {
         #[command(flatten)]
-        options: Options,
+        place: Place,
         #[command(subcommand)]
         command: tsdb::Command,
     },
@@ -52,6 +52,17 @@ struct Options {
     listen: Option<SocketAddr>,
     /// Keep data in this directory. [default: /var/lib/telemetry]
     #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Where the store is; also behind the name of what to do with it.
+#[derive(Args, Clone)]
+struct Place {
+    /// Read the configuration from this TOML file.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// The agent's data directory; the store is in `tsdb` below it. [default: /var/lib/telemetry]
+    #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
 }
 
@@ -74,9 +85,12 @@ fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Run(cli.options)) {
         Command::Run(options) => run(&options),
         Command::Doctor { options, format } => return examine(&options, format),
-        Command::Tsdb { options, command } => configure(&options).and_then(|config| {
-            tsdb::run(&command, &config.data_dir).map_err(|(code, message)| Failure::new(code, message))
-        }),
+        Command::Tsdb { place: Place { config, data_dir }, command } => {
+            configure(&Options { config, listen: None, data_dir }).and_then(|config| {
+                tsdb::run(&command, &config.data_dir, &config.store)
+                    .map_err(|(code, message)| Failure::new(code, message))
+            })
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

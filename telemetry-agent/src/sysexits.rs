@@ -15,6 +15,8 @@ pub const UNAVAILABLE: u8 = 69;
 pub const OS_ERROR: u8 = 71;
 /// A file or directory cannot be made.
 pub const CANNOT_CREATE: u8 = 73;
+/// A file cannot be written or read to its end.
+pub const IO_ERROR: u8 = 74;
 /// A privilege is missing.
 pub const NO_PERMISSION: u8 = 77;
 /// The configuration is wrong.

@@ -1,3 +1,5 @@
 //! Commands beside running the agent.
 
+mod human;
+mod progress;
 pub mod tsdb;

@@ -154,6 +154,21 @@ pub(super) static KEYS: &[Key] = &[
         help: "How long samples are kept. Whole files go, so that up to a day more may be there.",
     },
     Key {
+        name: "store.retention_1m",
+        kind: Kind::Duration(Duration::ZERO, Duration::from_secs(100 * 366 * 86400)),
+        help: "How long downsampled samples are kept: one row a minute. 0s makes none.",
+    },
+    Key {
+        name: "store.retention_5m",
+        kind: Kind::Duration(Duration::ZERO, Duration::from_secs(100 * 366 * 86400)),
+        help: "How long downsampled samples are kept: one row every five minutes. 0s makes none.",
+    },
+    Key {
+        name: "store.retention_1h",
+        kind: Kind::Duration(Duration::ZERO, Duration::from_secs(100 * 366 * 86400)),
+        help: "How long downsampled samples are kept: one row an hour. 0s makes none.",
+    },
+    Key {
         name: "store.bytes_max",
         kind: Kind::Integer(0, i64::MAX),
         help: "Bytes that all files together may have; the oldest go first. 0 sets no limit.",

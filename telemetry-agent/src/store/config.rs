@@ -15,6 +15,15 @@ pub struct Config {
     /// How long samples are kept as they came.
     #[serde(with = "crate::human_duration")]
     pub retention: Duration,
+    /// How long one row a minute is kept.
+    #[serde(with = "crate::human_duration")]
+    pub retention_1m: Duration,
+    /// How long one row every five minutes is kept.
+    #[serde(with = "crate::human_duration")]
+    pub retention_5m: Duration,
+    /// How long one row an hour is kept.
+    #[serde(with = "crate::human_duration")]
+    pub retention_1h: Duration,
     /// Bytes that all files together may have; 0 sets no limit.
     pub bytes_max: u64,
     /// Free bytes of the disk below which the oldest files go.
@@ -35,6 +44,9 @@ impl Default for Config {
         Self {
             memory_only: false,
             retention: Duration::from_secs(24 * 3600),
+            retention_1m: Duration::from_secs(7 * 24 * 3600),
+            retention_5m: Duration::from_secs(30 * 24 * 3600),
+            retention_1h: Duration::from_secs(365 * 24 * 3600),
             bytes_max: 2 << 30,
             free_bytes_min: 64 << 20,
             out_of_order_window: Duration::from_secs(30 * 60),
@@ -51,6 +63,9 @@ impl Config {
         let Self {
             memory_only: _,
             retention,
+            retention_1m,
+            retention_5m,
+            retention_1h,
             bytes_max,
             free_bytes_min,
             out_of_order_window,
@@ -59,7 +74,12 @@ impl Config {
         } = self;
         let count = |n: &u64| usize::try_from(*n).unwrap_or(usize::MAX);
         DbConfig {
-            retention: Retention { raw_ms: millis(*retention), ..Retention::default() },
+            retention: Retention {
+                raw_ms: millis(*retention),
+                minute_ms: millis(*retention_1m),
+                five_minutes_ms: millis(*retention_5m),
+                hour_ms: millis(*retention_1h),
+            },
             bytes_max: *bytes_max,
             free_floor_bytes: *free_bytes_min,
             out_of_order_window_ms: millis(*out_of_order_window),

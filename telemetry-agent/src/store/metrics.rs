@@ -39,8 +39,8 @@ descs! {
         "Ticks not recorded because the disk was too slow for too long; scrapes had them.";
     FAILURES, "telemetry_agent_store_failures_total", Counter, None, &["operation"], "4",
         "Operations that failed: a sync of the log, a write of a window, a join of files, a read of a page.";
-    FILES, "telemetry_agent_store_file_operations_total", Counter, None, &["operation"], "4",
-        "Files written from windows, joined, expired, and moved aside because of damage.";
+    FILES, "telemetry_agent_store_file_operations_total", Counter, None, &["operation"], "5",
+        "Files written from windows, joined, downsampled, expired, and moved aside because of damage.";
     SERIES, "telemetry_agent_store_series", Gauge, None, &[], "1",
         "Series in memory.";
     MEMORY, "telemetry_agent_store_memory_bytes", Gauge, Bytes, &["part"], "2",
@@ -70,6 +70,7 @@ static COUNTERS: LazyLock<Vec<(&'static Desc, &'static str, &'static str)>> = La
         (&FAILURES, "read", "read_failures"),
         (&FILES, "written", "windows_written"),
         (&FILES, "joined", "blocks_compacted"),
+        (&FILES, "downsampled", "tiers_written"),
         (&FILES, "expired", "blocks_expired"),
         (&FILES, "damaged", "blocks_damaged"),
     ]

@@ -8,11 +8,11 @@ mod latest;
 mod metrics;
 mod recorder;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use telemetry_tsdb::db::{Config as DbConfig, Db, Error};
-use telemetry_tsdb::fs::{RealStorage, SystemClock};
+use telemetry_tsdb::db::{Config as DbConfig, Db, Error, OpenReport};
+use telemetry_tsdb::fs::{RealStorage, Storage as _, SystemClock};
 
 pub use config::Config;
 pub use latest::Latest;
@@ -21,6 +21,9 @@ pub use recorder::{Queue, Recorder, native};
 
 /// Where the store is, below the data directory.
 pub const DIR: &str = "tsdb";
+
+/// How often files are read anew while an agent changes them under the reader.
+const READ_TRIES: u32 = 5;
 
 /// Opens the store of an agent.
 ///
@@ -47,17 +50,38 @@ pub fn open(config: &Config, data_dir: &Path) -> Result<Db, Error> {
     Ok(db)
 }
 
-/// Opens the store of an agent that does not run, to be read.
+/// Opens a store to be read, whether an agent writes it or not: what is on disk at one moment.
 ///
 /// # Errors
-/// If there is none, or an agent is writing it.
-pub fn open_read_only(settings: DbConfig, dir: &Path) -> Result<Db, Error> {
-    if !dir.is_dir() {
-        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(Error::Io { operation: format!("open {}", dir.display()), source });
+/// If there is none, or it cannot be read.
+pub fn open_read_only(settings: &DbConfig, dir: &Path) -> Result<(Db, OpenReport), Error> {
+    let mut tries = 0;
+    loop {
+        let storage = RealStorage::open_unlocked(dir)
+            .map_err(|source| Error::Io { operation: format!("open {}", dir.display()), source })?;
+        let before = names(&storage);
+        let found =
+            Db::open_read_only(settings.clone(), Arc::new(storage), Arc::new(SystemClock::default()))?;
+        let storage = RealStorage::open_unlocked(dir)
+            .map_err(|source| Error::Io { operation: format!("open {}", dir.display()), source })?;
+        tries += 1;
+        // Between the reading of files and of the log a running agent may have moved samples from one to the other.
+        if names(&storage) == before || tries >= READ_TRIES {
+            return Ok(found);
+        }
     }
-    let (db, _) = Db::open_read_only(settings, Arc::new(storage(dir)?), Arc::new(SystemClock::default()))?;
-    Ok(db)
+}
+
+/// Whether a process holds the store, an agent or an import.
+#[must_use]
+pub fn is_held(dir: &Path) -> bool {
+    let lock = std::fs::File::open(dir.join("lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
+fn names(storage: &RealStorage) -> Vec<PathBuf> {
+    let list = |dir: &str| storage.list(Path::new(dir)).unwrap_or_default();
+    [list(telemetry_tsdb::block::DIR), list(telemetry_tsdb::log::DIR)].concat()
 }
 
 /// The directory, held by this process alone.

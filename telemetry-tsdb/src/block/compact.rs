@@ -19,6 +19,13 @@ pub type Deleted<'a> = &'a dyn Fn(SeriesId) -> Vec<(i64, i64)>;
 /// What is known of an owner: whether it is bound, and its labels.
 pub type OwnerOf<'a> = &'a dyn Fn(OwnerRef) -> Option<(bool, LabelPairs)>;
 
+/// An encoder and where its bytes go.
+pub struct Coder {
+    encoder: Encoder,
+    effort: Effort,
+    bytes: Vec<u8>,
+}
+
 /// Timestamp columns that the file has already.
 #[derive(Default)]
 pub struct Groups {
@@ -35,9 +42,36 @@ pub type SeriesSet = BTreeMap<SeriesId, (OwnerRef, LabelPairs)>;
 /// What files know of owners.
 pub type OwnerSet = BTreeMap<OwnerRef, (bool, LabelPairs)>;
 
+/// A series with a cell in fewer than one of so many rows gets times of its own: a bit for each row it is not in would
+/// cost more than its times, which other series mostly share.
+const ROWS_PER_CELL_MAX: usize = 8;
+
 // === impl Groups ===
 
 impl Groups {
+    /// Adds the cells of a series: in the rows they came in, or, if it misses most of them, with times of its own.
+    pub fn add_series(
+        &mut self,
+        file: &mut BlockWriter,
+        coder: &mut Coder,
+        id: SeriesId,
+        (times, cells): (&[i64], &mut Decoded),
+    ) -> io::Result<()> {
+        let samples = cells.present.as_ref().map_or(times.len(), Bits::count);
+        let is_sparse = samples * ROWS_PER_CELL_MAX < times.len();
+        let own: Option<Vec<i64>> = cells.present.as_ref().filter(|_| is_sparse).map(|present| {
+            times.iter().enumerate().filter(|(at, _)| present.get(*at)).map(|(_, t)| *t).collect()
+        });
+        if own.is_some() {
+            cells.drop_absent();
+        }
+        let group = self.get(file, own.as_deref().unwrap_or(times))?;
+        coder.bytes.clear();
+        encode(&mut coder.encoder, cells, &mut coder.bytes, coder.effort);
+        file.count_samples(samples);
+        file.add_chunk(id, group, 0, &coder.bytes)
+    }
+
     /// The column with these times, added to the file if it is new.
     pub fn get(&mut self, file: &mut BlockWriter, times: &[i64]) -> io::Result<GroupRef> {
         let same = self.known.entry(self.hasher.hash_one(times)).or_default();
@@ -47,6 +81,15 @@ impl Groups {
         let group = file.add_group(times)?;
         same.push((group, times.into()));
         Ok(group)
+    }
+}
+
+// === impl Coder ===
+
+impl Coder {
+    /// One that tries so hard.
+    pub fn new(effort: Effort) -> Self {
+        Self { encoder: Encoder::default(), effort, bytes: Vec::new() }
     }
 }
 
@@ -98,7 +141,7 @@ pub fn compact(
     let mut file = BlockWriter::new(Arc::clone(storage), meta).map_err(io)?;
     let mut readers = sorted_readers(inputs);
     let (mut groups, mut merged) = (Groups::default(), Merged::default());
-    let (mut encoder, mut bytes, mut kept) = (Encoder::default(), Vec::new(), Vec::new());
+    let (mut coder, mut kept) = (Coder::new(Effort::Long), Vec::new());
     for id in series.keys() {
         merged.clear();
         for reader in &mut readers {
@@ -112,11 +155,8 @@ pub fn compact(
         if samples == 0 {
             continue;
         }
-        let group = groups.get(&mut file, &merged.times).map_err(io)?;
-        bytes.clear();
-        encode(&mut encoder, &merged.cells, &mut bytes, Effort::Long);
-        file.add_chunk(*id, group, 0, &bytes).map_err(io)?;
-        file.count_samples(samples);
+        let cells = (merged.times.as_slice(), &mut merged.cells);
+        groups.add_series(&mut file, &mut coder, *id, cells).map_err(io)?;
         kept.push(*id);
     }
     let metadata = inputs.last().map_or(Ok(Vec::new()), |input| input.metadata())?;

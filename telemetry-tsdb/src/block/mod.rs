@@ -19,10 +19,10 @@ mod golden;
 #[cfg(test)]
 mod tests;
 
-pub use compact::{Deleted, OwnerOf, compact, encode, join};
+pub use compact::{Coder, Deleted, Groups, OwnerOf, compact, encode, join};
 pub use meta::BlockMeta;
 pub use reader::{Block, BlockReader, ChunkRef, Damage};
-pub use tier::{Downsampled, Kind, TierCells, TierColumn, TierReader, downsample};
+pub use tier::{Downsampled, Kind, TierCells, TierColumn, TierReader, downsample, is_reset, minus, plus};
 pub use verify::Verified;
 pub use writer::BlockWriter;
 

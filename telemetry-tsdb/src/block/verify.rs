@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::frame::kind;
 use super::reader::FOOTER_BYTES;
 use super::{Block, BlockReader, Damage, GroupRef};
-use crate::codec::Decoded;
+use crate::codec::{Bits, Decoded};
 
 /// What a verification found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub struct Verified {
     pub frames: u64,
     /// Chunks decoded.
     pub chunks: u64,
+    /// Samples that can be read.
+    pub samples: u64,
+    /// Samples that were written and cannot be read.
+    pub lost: u64,
     /// What is damaged, in words.
     pub damaged: Vec<String>,
 }
@@ -53,6 +57,7 @@ impl Block {
                 verify_page(&mut reader, &mut found);
             }
         }
+        found.lost = self.meta().samples.saturating_sub(found.samples);
         found
     }
 }
@@ -64,6 +69,10 @@ fn verify_page(reader: &mut BlockReader, found: &mut Verified) {
     for chunk in chunks {
         decoded.clear();
         found.chunks += 1;
-        found.note(reader.read(&chunk, &mut decoded));
+        let cells = reader.read(&chunk, &mut decoded).and_then(|()| reader.times(&chunk));
+        if found.note(cells).is_some() {
+            let cells = decoded.present.as_ref().map_or(decoded.values.len(), Bits::count);
+            found.samples += cells as u64;
+        }
     }
 }

@@ -67,6 +67,23 @@ impl Decoded {
         }
     }
 
+    /// Takes rows without a cell out.
+    pub fn drop_absent(&mut self) {
+        let Some(present) = self.present.take() else { return };
+        let mut histograms = std::mem::take(&mut self.histograms).into_iter().peekable();
+        let mut values = Vec::with_capacity(present.count());
+        for at in present.iter().take_while(|at| *at < self.values.len()) {
+            // Histograms stand at cells that are there.
+            if let Some((_, histogram)) = histograms.next_if(|(of, _)| *of as usize == at)
+                && let Ok(to) = u32::try_from(values.len())
+            {
+                self.histograms.push((to, histogram));
+            }
+            values.extend(self.values.get(at));
+        }
+        self.values = values;
+    }
+
     /// Whether the row has a cell.
     #[must_use]
     pub fn has(&self, at: usize) -> bool {

@@ -8,8 +8,8 @@ use super::append::window_end;
 use super::maintain::bucket_of;
 use super::record::put_metadata;
 use super::{Db, Error, Mode};
-use crate::block::{Block, BlockMeta, BlockWriter, encode};
-use crate::codec::{Bits, Decoded, Effort, Encoder};
+use crate::block::{Block, BlockMeta, BlockWriter, Coder, Groups, encode};
+use crate::codec::{Decoded, Effort, Encoder};
 use crate::head::{LateSeries, Sample, Window};
 use crate::index::{FileIndex, SeriesId};
 use crate::wire::put_count;
@@ -87,26 +87,25 @@ impl Db {
         let number = windows.first().map_or(0, |window| window.number);
         let meta = self.new_meta(window_end(number - 1), window_end(number) - 1, false);
         let mut file = BlockWriter::new(self.storage()?, meta).map_err(io("write a window"))?;
-        let mut places = Vec::new();
+        let (mut places, mut times) = (Vec::new(), Vec::new());
         for (at, window) in windows.iter().enumerate() {
-            let group = file.add_group(&window.times()).map_err(io("write times"))?;
+            times.push(window.times());
             let slots = (0u32..).zip(window.series.iter());
-            places
-                .extend(slots.filter(|(slot, _)| window.has(*slot)).map(|(slot, id)| (*id, at, slot, group)));
+            places.extend(slots.filter(|(slot, _)| window.has(*slot)).map(|(slot, id)| (*id, at, slot)));
         }
         places.sort_unstable_by_key(|place| (place.0, place.1));
-        let (mut encoder, mut decoded, mut bytes) = (Encoder::default(), Decoded::default(), Vec::new());
-        for (id, at, slot, group) in &places {
-            let Some(window) = windows.get(*at) else { continue };
+        let (mut groups, mut coder, mut decoded) =
+            (Groups::default(), Coder::new(Effort::Fast), Decoded::default());
+        for (id, at, slot) in &places {
+            let (Some(window), Some(times)) = (windows.get(*at), times.get(*at)) else { continue };
             decoded.clear();
             if window.read(*slot, &mut decoded).is_err() {
                 self.health.counters.read_failures.fetch_add(1, Relaxed);
                 continue;
             }
-            bytes.clear();
-            encode(&mut encoder, &decoded, &mut bytes, Effort::Fast);
-            file.add_chunk(*id, *group, 0, &bytes).map_err(io("write a chunk"))?;
-            file.count_samples(cells(&decoded));
+            groups
+                .add_series(&mut file, &mut coder, *id, (times, &mut decoded))
+                .map_err(io("write a chunk"))?;
         }
         places.dedup_by_key(|place| place.0);
         self.finish(file, places.iter().map(|place| place.0))
@@ -184,11 +183,6 @@ impl Db {
     pub fn mode(&self) -> Mode {
         self.health.mode()
     }
-}
-
-/// How many cells are there.
-fn cells(decoded: &Decoded) -> usize {
-    decoded.present.as_ref().map_or(decoded.values.len(), Bits::count)
 }
 
 /// Adds a series whose times are its own.

@@ -68,6 +68,8 @@ counters! {
     windows_dropped,
     /// Files joined into one.
     blocks_compacted,
+    /// Downsampled files written.
+    tiers_written,
     /// Joins and downsamplings that failed.
     compaction_failures,
     /// Files removed because of their age or of the size of all.
@@ -94,6 +96,8 @@ pub struct Stats {
     pub series: usize,
     /// Groups.
     pub groups: usize,
+    /// Owners that are known.
+    pub owners: usize,
     /// Memory of the head's samples.
     pub head_bytes: usize,
     /// Memory of the head's index.

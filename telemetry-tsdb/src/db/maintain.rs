@@ -13,9 +13,9 @@ use crate::head::{Row, Stripe, WINDOW_MS, window_of};
 use crate::index::{OwnerRef, SeriesId};
 
 /// What compaction joins first: six windows.
-const BUCKET_MS: i64 = 2 * 60 * 60 * 1000;
+pub const BUCKET_MS: i64 = 2 * 60 * 60 * 1000;
 /// What it joins then.
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The two hours a time lies in.
 pub(super) fn bucket_of(t: i64) -> i64 {
@@ -33,6 +33,8 @@ pub enum Work {
     Flushed,
     /// Files became one.
     Compacted,
+    /// A tier was made, or its files became one.
+    Downsampled,
     /// Files were removed.
     Expired,
     /// Something was due and failed; it is tried again.
@@ -46,6 +48,8 @@ pub struct House {
     cut: Option<i64>,
     /// Buckets that could not be joined, with the number of the newest file in them then.
     given_up: BTreeMap<i64, u64>,
+    /// Tiers that could not be made, likewise.
+    pub(super) tiers_given_up: BTreeMap<(i64, i64), u64>,
 }
 
 // === impl Db ===
@@ -64,15 +68,17 @@ impl Db {
         self.try_cut(&mut house, now);
         let done = complete_window(now, self.config.flush_delay_ms);
         if self.is_flush_due(done) {
-            return self.try_flush(done, now);
+            return self.try_flush(&house, done, now);
         }
-        if self.expire(now) > 0 {
+        if self.expire(&house, now) > 0 {
             return Work::Expired;
         }
-        if self.config.compaction && self.storage.is_some() {
-            self.try_compact(&mut house, now)
-        } else {
-            Work::Nothing
+        if !self.config.compaction || self.storage.is_none() {
+            return Work::Nothing;
+        }
+        match self.try_compact(&mut house, now) {
+            Work::Nothing => self.try_downsample(&mut house, now),
+            work => work,
         }
     }
 
@@ -148,7 +154,7 @@ impl Db {
         writer.groups.iter().any(|group| group.is_due(done))
     }
 
-    fn try_flush(&self, done: i64, now: i64) -> Work {
+    fn try_flush(&self, house: &House, done: i64, now: i64) -> Work {
         if self.storage.is_none() {
             self.writer().freeze(done);
             let oldest = window_of(now.saturating_sub(self.config.retention.raw_ms));
@@ -171,19 +177,21 @@ impl Db {
                     self.health.counters.windows_dropped.fetch_add(dropped as u64, Relaxed);
                     self.release(oldest);
                 }
-                self.make_room(now);
+                self.make_room(house, now);
                 Work::Failed
             }
         }
     }
 
-    /// Removes files whose time is over, and the oldest while all are too large or the disk too full. Returns how many.
-    fn expire(&self, now: i64) -> usize {
+    /// Removes files whose time is over, and the oldest while all are too large or the disk too full. A raw file waits
+    /// for its tiers, unless the disk needs the room. Returns how many.
+    fn expire(&self, house: &House, now: i64) -> usize {
         let blocks = self.blocks.load_full();
         let retention = &self.config.retention;
         let is_old = |found: &Arc<Block>| {
             let meta = found.meta();
             meta.max_t < now.saturating_sub(retention.of_tier(meta.tier_ms))
+                && !self.feeds_a_tier(&blocks, house, found, now)
         };
         let mut gone: Vec<Arc<Block>> = blocks.iter().filter(|found| is_old(found)).cloned().collect();
         if self.config.bytes_max > 0 {
@@ -211,8 +219,8 @@ impl Db {
     }
 
     /// Gives the oldest file away for windows that wait.
-    fn make_room(&self, now: i64) {
-        if self.expire(now) == 0 && self.is_nearly_full() {
+    fn make_room(&self, house: &House, now: i64) {
+        if self.expire(house, now) == 0 && self.is_nearly_full() {
             let oldest: Vec<_> = self.blocks.load().first().cloned().into_iter().collect();
             self.remove_blocks(&oldest);
             self.health.counters.blocks_expired.fetch_add(oldest.len() as u64, Relaxed);
@@ -255,6 +263,22 @@ impl Db {
         }
     }
 
+    /// Makes a tier, or joins a day of one.
+    fn try_downsample(&self, house: &mut House, now: i64) -> Work {
+        let Some(due) = self.next_tier(house, now) else { return Work::Nothing };
+        match self.make_tier(house, due) {
+            Ok(()) => {
+                self.health.counters.tiers_written.fetch_add(1, Relaxed);
+                Work::Downsampled
+            }
+            Err(error) => {
+                self.health.counters.compaction_failures.fetch_add(1, Relaxed);
+                tracing::warn!(%error, "a tier cannot be made; its samples are served as they came");
+                Work::Failed
+            }
+        }
+    }
+
     fn compact(&self, meta: BlockMeta, inputs: &[Arc<Block>]) -> Result<(), Error> {
         let storage = self.storage()?;
         let tombstones = self.tombstones.load_full();
@@ -270,9 +294,19 @@ impl Db {
         } else {
             block::compact(&storage, meta, inputs, &deleted, &owner)
         };
+        self.replace(result, inputs)
+    }
+
+    /// Shows readers a new file in the place of those it was made of, and removes them.
+    pub(super) fn replace(
+        &self,
+        made: Result<BlockMeta, block::Damage>,
+        inputs: &[Arc<Block>],
+    ) -> Result<(), Error> {
+        let storage = self.storage()?;
         let damage =
             |damage: block::Damage| Error::Damaged { file: String::new(), reason: damage.to_string() };
-        let meta = result.map_err(damage)?;
+        let meta = made.map_err(damage)?;
         let made = Arc::new(Block::open(&*storage, &meta.path()).map_err(damage)?);
         self.blocks.rcu(|old| {
             let stays = old.iter().filter(|found| !inputs.iter().any(|input| Arc::ptr_eq(input, found)));
@@ -285,8 +319,7 @@ impl Db {
     }
 
     fn next_compaction(&self, house: &House, now: i64) -> Option<(i64, BlockMeta, Vec<Arc<Block>>)> {
-        let settled =
-            now.saturating_sub(self.config.out_of_order_window_ms + self.config.flush_delay_ms + WINDOW_MS);
+        let settled = self.settled(now);
         let blocks = self.blocks.load_full();
         let raw: Vec<_> = blocks.iter().filter(|found| found.meta().tier_ms == 0).cloned().collect();
         let mut buckets: BTreeMap<i64, Vec<Arc<Block>>> = BTreeMap::new();
@@ -315,7 +348,9 @@ impl Db {
         if house.given_up.get(&key) == Some(&newest_of(&inputs)) {
             return None;
         }
-        Some((key, self.joined_meta(2, day * DAY_MS, DAY_MS, &inputs), inputs))
+        let from = inputs.iter().map(|input| input.meta().min_t).min()?;
+        let end = inputs.iter().map(|input| input.meta().max_t).max()?.saturating_add(1);
+        Some((key, self.joined_meta(2, from, end.saturating_sub(from), &inputs), inputs))
     }
 
     fn joined_meta(&self, level: u8, from: i64, len: i64, inputs: &[Arc<Block>]) -> BlockMeta {
@@ -376,6 +411,7 @@ impl Db {
         Stats {
             series: self.index.len(),
             groups: writer.groups.len(),
+            owners: self.owners.view().iter().filter(|owner| owner.known().is_some()).count(),
             head_bytes: writer.groups.iter().map(|group| group.bytes()).sum(),
             index_bytes: self.index.bytes(),
             log_bytes: writer.log.as_ref().map_or(0, |log| log.bytes()),
@@ -399,7 +435,7 @@ impl Db {
     }
 }
 
-fn newest_of(blocks: &[Arc<Block>]) -> u64 {
+pub(super) fn newest_of(blocks: &[Arc<Block>]) -> u64 {
     blocks.iter().map(|found| found.meta().id).max().unwrap_or(0)
 }
 

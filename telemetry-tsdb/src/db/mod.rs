@@ -17,7 +17,7 @@ mod query;
 pub mod record;
 mod replay;
 mod series;
-
+mod tiers;
 mod writer;
 
 use std::sync::atomic::AtomicI64;
@@ -31,12 +31,12 @@ use crate::head::LateSamples;
 use crate::index::{HeadIndex, Owners};
 
 pub use append::{Appended, Refused};
-pub use bulk::Bulk;
+pub use bulk::{Bulk, Imported};
 pub use config::{Config, Retention};
 pub use health::{Counters, Health, Mode, Stats};
-pub use maintain::Work;
+pub use maintain::{BUCKET_MS, Work};
 pub use open::OpenReport;
-pub use query::{Column, Reader, Selected, Selection};
+pub use query::{Column, Hints, Reader, Selected, Selection, Stretch, Want};
 pub use record::{Exemplar, Metadata, Tombstone};
 pub use series::SeriesRef;
 

@@ -30,7 +30,7 @@ pub const SEGMENT_BYTES: u64 = 32 << 20;
 /// The longest segment that is read: one record may stand beyond the size at which segments are closed.
 const SEGMENT_BYTES_MAX: u64 = SEGMENT_BYTES + BODY_MAX as u64 + OVERHEAD as u64;
 /// Where segments are.
-const DIR: &str = "log";
+pub const DIR: &str = "log";
 
 /// A segment's file: its first sequence number, so that names sort as they were written, and which segment of that
 /// number it is: one that was given up is followed by another of the same number.

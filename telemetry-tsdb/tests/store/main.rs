@@ -10,3 +10,4 @@
 mod damage;
 mod life;
 mod plain;
+mod tiers;

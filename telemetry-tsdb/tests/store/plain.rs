@@ -152,7 +152,10 @@ fn windows_become_files_files_are_joined_and_go_when_their_time_is_over() {
     assert!(log < 100_000, "the log is cut behind the files: {log} bytes");
     clock.set(START + ticks * 60_000 + 40 * 3_600_000);
     while db.maintain() != Work::Nothing {}
-    assert!(db.blocks().is_empty(), "two days later everything is gone");
+    assert!(db.blocks().iter().all(|b| b.meta().tier_ms > 0), "two days later all raw files are gone");
+    clock.set(START + ticks * 60_000 + 400 * 24 * 3_600_000);
+    while db.maintain() != Work::Nothing {}
+    assert!(db.blocks().is_empty(), "a year later everything is gone");
 }
 
 #[test]
@@ -243,10 +246,40 @@ fn history_comes_in_by_the_bulk() {
         bulk.add(&[("__name__", "old")], [(START - k * 15_000, Sample::Float(k as f64))]).unwrap();
     }
     bulk.add(&[("__name__", "old")], [(START, Sample::Float(9.0))]).unwrap();
-    assert_eq!(bulk.finish().unwrap(), (5000, 1, 0));
+    let done = bulk.finish().unwrap();
+    assert_eq!((done.samples, done.duplicates + done.conflicts, done.refused), (5000, 1, 0));
     let found = read(&db, &named("old"));
     assert_eq!(found[0].1.times.len(), 5000);
     assert_eq!(found[0].1.values[4999], 0.0, "the first of two at one time stays");
     while db.maintain() != Work::Nothing {}
     assert_eq!(read(&db, &named("old"))[0].1.times.len(), 5000, "the same after files were joined");
+}
+
+/// A scrape whose samples carry times of their own: each container's differ from all others'.
+#[test]
+fn series_that_miss_most_rows_of_their_group_cost_no_more_than_their_own_times() {
+    let size = |spread: i64| {
+        let Store { db, clock, .. } = store(Config::default());
+        let group = db.group("g").unwrap();
+        let series: Vec<_> = (0..400)
+            .map(|k| db.series(group, &[("__name__", "x"), ("k", &k.to_string())], OwnerRef(0)).unwrap())
+            .collect();
+        for tick in 0..240 {
+            let t = START + tick * 5000;
+            clock.set(t);
+            for (container, of) in (0..).zip(series.chunks(10)) {
+                let t = t + container * spread;
+                db.append_row(group, t, of.iter().map(|s| (*s, Sample::Float((tick * container) as f64))));
+            }
+        }
+        db.commit().unwrap();
+        clock.set(START + 2 * WINDOW_MS);
+        while db.maintain() != Work::Nothing {}
+        let found = read(&db, &named("x"));
+        assert!(found.iter().all(|(_, column)| column.times.len() == 240), "{spread}");
+        db.blocks().iter().map(|b| b.bytes()).sum::<u64>()
+    };
+    let (together, apart) = (size(0), size(40));
+    // Forty columns of times instead of one; a bit for each row would cost twenty times as much as the values.
+    assert!(apart < together + 40 * 400, "{together} bytes together, {apart} apart");
 }

@@ -24,6 +24,7 @@ use crate::index::NAME;
 
 use interval::{Columns, Interval, Sample};
 
+pub use native::{is_reset, minus, plus};
 pub use read::{TierCells, TierReader};
 
 /// How far before the first interval a counter's last sample may lie for its growth to be counted from there.

@@ -38,6 +38,16 @@ impl TierCells {
         self.histograms.clear();
     }
 
+    /// Multiplies each value with that of the same time in the other column, if there is one.
+    pub fn multiply(&mut self, by: &Self) {
+        for (t, value) in
+            self.times.iter().zip(self.values.iter_mut()).filter(|(_, value)| !is_stale(**value))
+        {
+            let factor = by.times.binary_search(t).ok().and_then(|at| by.values.get(at));
+            *value *= factor.copied().unwrap_or(1.0);
+        }
+    }
+
     fn push(&mut self, t: i64, value: f64, histogram: Option<Arc<NativeHistogram>>) {
         if let Some(histogram) = histogram
             && let Ok(at) = u32::try_from(self.times.len())

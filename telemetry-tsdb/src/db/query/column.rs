@@ -7,6 +7,8 @@ use telemetry_model::NativeHistogram;
 use crate::codec::Decoded;
 use crate::head::Sample;
 
+use super::tiered::{Want, raw_value};
+
 /// Timestamp columns that are kept for comparison: a group's columns recur from series to series.
 const SHARED_MAX: usize = 8;
 
@@ -19,8 +21,6 @@ pub struct Column {
     pub values: Vec<f64>,
     /// Histogram samples: position and value, growing.
     pub histograms: Vec<(u32, Arc<NativeHistogram>)>,
-    /// Where a downsampled file answers: how many raw samples each value is the sum of.
-    pub weights: Option<Vec<f64>>,
 }
 
 /// Recent timestamp columns, to give equal ones out once.
@@ -38,6 +38,22 @@ pub struct Joiner {
     histograms: Vec<(u32, Arc<NativeHistogram>)>,
     /// Whether a run began before the end of the one before.
     is_mixed: bool,
+}
+
+// === impl Column ===
+
+impl Column {
+    /// Makes every sample that came as it is a 1, histograms too; stale markers stay.
+    pub fn count_raw(&mut self, is_raw: impl Fn(i64) -> bool) {
+        let mut histograms = self.histograms.iter().map(|(at, _)| *at as usize).peekable();
+        for (at, (t, value)) in self.times.iter().zip(self.values.iter_mut()).enumerate() {
+            let is_histogram = histograms.next_if_eq(&at).is_some();
+            if is_raw(*t) {
+                *value = if is_histogram { 1.0 } else { raw_value(Want::Count, *value) };
+            }
+        }
+        self.histograms.clear();
+    }
 }
 
 // === impl SharedTimes ===
@@ -150,7 +166,6 @@ impl Joiner {
             times: shared.share(&self.times),
             values: self.values.clone(),
             histograms: std::mem::take(&mut self.histograms),
-            weights: None,
         }
     }
 

@@ -2,6 +2,8 @@
 //! or removed afterwards does not change it.
 
 mod column;
+mod growth;
+mod tiered;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,14 +13,17 @@ use telemetry_model::Matcher;
 use super::maintain::ranges_of;
 use super::series::SeriesRef;
 use super::{Db, Error, Tombstone};
-use crate::block::{Block, BlockReader, Damage};
+use crate::block::{Block, BlockReader, Damage, TierCells, TierColumn, TierReader};
 use crate::codec::Decoded;
 use crate::head::{GroupId, GroupView, LateSeries, Sample, Slot, WINDOW_MS, Window};
 use crate::index::{LabelPairs, SeriesId, compile};
 
 pub use column::{Column, SharedTimes};
+pub use tiered::{Hints, Stretch, Want};
 
 use column::Joiner;
+use growth::grown;
+use tiered::Coverage;
 
 /// Series that were asked for, in the order of their labels.
 pub struct Selection {
@@ -38,7 +43,11 @@ pub struct Selected {
 pub struct Reader {
     moment: Arc<Moment>,
     readers: Vec<BlockReader>,
+    tiers: Vec<TierReader>,
     joiner: Joiner,
+    /// What counters grew by, where a tier answers.
+    growth: Joiner,
+    cells: TierCells,
     shared: SharedTimes,
     decoded: Decoded,
     times: Vec<i64>,
@@ -52,6 +61,11 @@ struct Moment {
     places: HashMap<SeriesId, (GroupId, Slot), ahash::RandomState>,
     late: HashMap<SeriesId, [Option<LateSeries>; 2], ahash::RandomState>,
     tombstones: Arc<Vec<Tombstone>>,
+    /// Who answers for which times, in their order.
+    stretches: Vec<Stretch>,
+    want: Want,
+    /// Files of tiers, younger first.
+    tiers: Vec<Arc<Block>>,
 }
 
 // === impl Db ===
@@ -62,17 +76,52 @@ impl Db {
     /// # Errors
     /// If an expression is malformed, or the index of a file is damaged.
     pub fn select(&self, matchers: &[Matcher], from: i64, to: i64) -> Result<Selection, Error> {
+        self.select_raw_or_tiers(matchers, from, to, None)
+    }
+
+    /// The same for a query of which something is known: where its steps and windows are wide, or raw samples are gone,
+    /// tiers answer. [`Selection::stretches`] says which and for what times.
+    ///
+    /// # Errors
+    /// As [`Db::select`].
+    pub fn select_for(
+        &self,
+        matchers: &[Matcher],
+        from: i64,
+        to: i64,
+        hints: &Hints,
+    ) -> Result<Selection, Error> {
+        self.select_raw_or_tiers(matchers, from, to, Some(hints))
+    }
+
+    fn select_raw_or_tiers(
+        &self,
+        matchers: &[Matcher],
+        from: i64,
+        to: i64,
+        hints: Option<&Hints>,
+    ) -> Result<Selection, Error> {
         let compiled = compile(matchers)?;
         // Views before files: a window that leaves memory in between is in a file that is seen.
         let views: Vec<_> = self.group_handles().iter().map(|handle| handle.view.load_full()).collect();
-        let wanted = |found: &&Arc<Block>| found.meta().tier_ms == 0 && found.meta().overlaps(from, to);
-        let mut blocks: Vec<Arc<Block>> = self.blocks.load().iter().filter(wanted).cloned().collect();
+        let all = self.blocks.load_full();
+        let stretches = match hints {
+            Some(hints) => Coverage::of(&all, &views).plan(from, to, hints),
+            None => vec![Stretch { from, to, tier_ms: 0 }],
+        };
+        let wanted = |found: &&Arc<Block>| {
+            let meta = found.meta();
+            stretches.iter().any(|s| s.tier_ms == meta.tier_ms && meta.overlaps(s.from, s.to))
+        };
+        let (mut blocks, mut tiers): (Vec<_>, Vec<_>) =
+            all.iter().filter(wanted).cloned().partition(|found| found.meta().tier_ms == 0);
         blocks.sort_by_key(|found| (found.meta().out_of_order, found.meta().min_t, found.meta().id));
+        tiers.sort_by_key(|found| std::cmp::Reverse(found.meta().id));
         let owners = self.owners.view();
         let in_head: Vec<SeriesId> = self.index.select(&compiled, &owners).iter().collect();
         let mut labels: BTreeMap<SeriesId, LabelPairs> =
             self.index.labels_of_all(&in_head, &owners).into_iter().collect();
-        for found in &blocks {
+        for found in blocks.iter().chain(&tiers) {
             let index = found.index().map_err(damaged)?;
             for (id, pairs) in index.select(&compiled, &owners, |id| labels.contains_key(&id)) {
                 labels.entry(id).or_insert(pairs);
@@ -90,6 +139,9 @@ impl Db {
             places: places.into_iter().map(|(id, group, slot)| (id, (group, slot))).collect(),
             late,
             tombstones: self.tombstones.load_full(),
+            stretches,
+            want: hints.map_or(Want::Every, |hints| hints.want),
+            tiers,
         };
         Ok(Selection { series: by_labels(labels), moment: Arc::new(moment) })
     }
@@ -159,6 +211,18 @@ impl Selection {
         &self.series
     }
 
+    /// Who answers for which times, in their order.
+    #[must_use]
+    pub fn stretches(&self) -> &[Stretch] {
+        &self.moment.stretches
+    }
+
+    /// Whether no sample can be in its range: no file reaches into it, and the head has no series that was asked for.
+    #[must_use]
+    pub(super) fn is_without_samples(&self) -> bool {
+        self.moment.blocks.is_empty() && self.moment.places.is_empty()
+    }
+
     /// A reader of them.
     #[must_use]
     pub fn reader(&self) -> Reader {
@@ -166,6 +230,9 @@ impl Selection {
         Reader {
             moment: Arc::clone(&self.moment),
             readers,
+            tiers: self.moment.tiers.iter().map(|found| TierReader::new(Arc::clone(found))).collect(),
+            growth: Joiner::default(),
+            cells: TierCells::default(),
             joiner: Joiner::default(),
             shared: SharedTimes::default(),
             decoded: Decoded::default(),
@@ -200,18 +267,85 @@ impl Selected {
 // === impl Reader ===
 
 impl Reader {
-    /// The samples of a series from `from` to `to`, both included.
+    /// The samples of a series from `from` to `to`, both included; where a tier answers, its rows.
     ///
     /// # Errors
     /// If something in the range is damaged: no answer rather than a wrong one.
     pub fn read(&mut self, series: &Selected, from: i64, to: i64) -> Result<Column, Error> {
         self.joiner.clear();
+        self.growth.clear();
         let mut deleted = Vec::new();
         for id in &series.ids {
-            deleted.extend(ranges_of(&self.moment.tombstones, *id));
-            self.read_one(*id, (from, to)).map_err(damaged)?;
+            let of_id = ranges_of(&self.moment.tombstones, *id);
+            for at in 0..self.moment.stretches.len() {
+                let Some(stretch) = self.moment.stretches.get(at).copied() else { continue };
+                let range = (from.max(stretch.from), to.min(stretch.to));
+                if range.0 > range.1 {
+                    continue;
+                }
+                match stretch.tier_ms {
+                    0 => self.read_one(*id, range).map_err(damaged)?,
+                    tier_ms => self.read_tier(*id, tier_ms, range, &of_id).map_err(damaged)?,
+                }
+            }
+            deleted.extend(of_id);
         }
-        Ok(self.joiner.finish(&mut self.shared, &deleted))
+        let has_tier = self.moment.stretches.iter().any(|stretch| stretch.tier_ms > 0);
+        let want = self.moment.want;
+        let mut column = self.joiner.finish(&mut self.shared, &deleted);
+        if want == Want::Increase && has_tier {
+            let growth = self.growth.finish(&mut SharedTimes::default(), &deleted);
+            column = grown(column, &growth);
+        } else if want == Want::Count {
+            column.count_raw(|t| self.moment.is_raw(t));
+        }
+        Ok(column)
+    }
+
+    /// Rows of a tier. Where two files have a series, the younger says all; rows of which anything is deleted are not
+    /// read.
+    fn read_tier(
+        &mut self,
+        id: SeriesId,
+        tier_ms: i64,
+        range: (i64, i64),
+        deleted: &[(i64, i64)],
+    ) -> Result<(), Damage> {
+        let Self { moment, tiers, joiner, growth, cells, .. } = self;
+        let mut said: Vec<(i64, i64)> = Vec::new();
+        for reader in tiers.iter_mut() {
+            let meta = reader.block().meta();
+            let covers = (meta.min_t, meta.max_t);
+            let is_said = said.iter().any(|other| other.0 <= covers.1 && covers.0 <= other.1);
+            if meta.tier_ms != tier_ms || !meta.overlaps(range.0, range.1) || is_said {
+                continue;
+            }
+            cells.clear();
+            if !reader.read(id, TierColumn::Last, range, cells)? {
+                continue;
+            }
+            said.push(covers);
+            let mut column = moment.want.column();
+            if column != TierColumn::Last {
+                let mut wanted = TierCells::default();
+                if reader.read(id, column, range, &mut wanted)? {
+                    // Stale markers are in the column of last values alone; what is folded over a window needs none.
+                    std::mem::swap(cells, &mut wanted);
+                } else {
+                    column = TierColumn::Last;
+                    if moment.want == Want::Sum && reader.read(id, TierColumn::Count, range, &mut wanted)? {
+                        cells.multiply(&wanted);
+                    }
+                }
+            }
+            push_cells(joiner, cells, tier_ms, deleted);
+            if column == TierColumn::Last && moment.want == Want::Increase {
+                cells.clear();
+                reader.read(id, TierColumn::Increase, range, cells)?;
+                push_cells(growth, cells, tier_ms, deleted);
+            }
+        }
+        Ok(())
     }
 
     fn read_one(&mut self, id: SeriesId, range: (i64, i64)) -> Result<(), Damage> {
@@ -229,6 +363,19 @@ impl Reader {
             list.iter().for_each(|(t, sample)| joiner.sample(*t, Some(sample), range));
         }
         Ok(())
+    }
+}
+
+/// Hands rows of a tier on, but those of intervals of which something is deleted.
+fn push_cells(joiner: &mut Joiner, cells: &TierCells, tier_ms: i64, deleted: &[(i64, i64)]) {
+    let mut histograms = cells.histograms.iter().peekable();
+    for (at, (t, value)) in cells.times.iter().zip(&cells.values).enumerate() {
+        let histogram = histograms.next_if(|(of, _)| *of as usize == at);
+        if deleted.iter().any(|(from, to)| *t >= *from && t.saturating_sub(tier_ms) < *to) {
+            continue;
+        }
+        let sample = histogram.map_or(Sample::Float(*value), |(_, h)| Sample::Histogram(Arc::clone(h)));
+        joiner.sample(*t, Some(&sample), (i64::MIN, i64::MAX));
     }
 }
 
@@ -250,6 +397,12 @@ fn read_block(
 // === impl Moment ===
 
 impl Moment {
+    /// Whether a sample of this time is one that came, not a row of a tier.
+    fn is_raw(&self, t: i64) -> bool {
+        let at = self.stretches.partition_point(|stretch| stretch.to < t);
+        self.stretches.get(at).is_none_or(|stretch| stretch.tier_ms == 0)
+    }
+
     /// Whether a file of the selection has all of a window.
     fn is_in_file(&self, number: i64) -> bool {
         let (from, to) = (number * WINDOW_MS, (number + 1) * WINDOW_MS - 1);
