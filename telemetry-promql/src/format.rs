@@ -62,4 +62,4 @@ impl fmt::Display for DurationExpr {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -339,4 +339,4 @@ fn is_alphanumeric(character: char) -> bool {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -142,8 +142,9 @@ impl Default for Options {
 // === impl Limits ===
 
 impl Limits {
-    /// The deepest nesting that can be configured: about half of a test thread's stack in a debug build.
-    pub const MOST_NESTING: usize = 256;
+    /// The deepest nesting that can be configured. A level takes up to 12 KiB of stack in a debug build, and threads have
+    /// 2 MiB.
+    pub const MOST_NESTING: usize = 128;
     /// The greatest height that can be configured.
     pub const MOST_HEIGHT: usize = 512;
 }
@@ -319,4 +320,4 @@ impl<'a> Parser<'a> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

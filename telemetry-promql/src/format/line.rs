@@ -8,13 +8,13 @@ use crate::ast::{
     Extended, Nanos, NumberLiteral, Sign, Subquery, VectorMatching, VectorSelector,
 };
 use crate::lexer::print_duration;
-use crate::quote::push_quoted;
+use crate::quote::{push_quoted, quoted};
 
 /// Appends an expression.
 pub(super) fn expr(out: &mut String, node: &Expr) {
     match node {
         Expr::Number(node) => number(out, node),
-        Expr::String(node) => push_quoted(out, &node.value),
+        Expr::String(node) => string(out, &node.value),
         Expr::Vector(node) => {
             selector(out, node);
             at(out, node.at);
@@ -88,6 +88,15 @@ fn number(out: &mut String, node: &NumberLiteral) {
     out.push_str(&print_duration(Nanos(nanos)));
 }
 
+/// Appends text in quotes. The lexer takes U+FFFD for broken UTF-8, so it is escaped.
+fn string(out: &mut String, text: &str) {
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        out.push_str(&quoted(text).replace(char::REPLACEMENT_CHARACTER, "\\ufffd"));
+    } else {
+        push_quoted(out, text);
+    }
+}
+
 /// Appends name and matchers.
 fn selector(out: &mut String, node: &VectorSelector) {
     let name = node.name.as_deref().unwrap_or_default();
@@ -114,7 +123,7 @@ fn print_matcher(matcher: &Matcher) -> String {
     let mut out = String::new();
     label(&mut out, &matcher.name);
     out.push_str(matcher.op.symbol());
-    push_quoted(&mut out, &matcher.value);
+    string(&mut out, &matcher.value);
     out
 }
 
@@ -122,7 +131,7 @@ fn print_matcher(matcher: &Matcher) -> String {
 fn label(out: &mut String, name: &str) {
     let classic = name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
         && name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
-    if classic { out.push_str(name) } else { push_quoted(out, name) }
+    if classic { out.push_str(name) } else { string(out, name) }
 }
 
 /// Appends labels in parentheses.

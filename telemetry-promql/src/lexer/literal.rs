@@ -248,7 +248,7 @@ mod tests {
         check("0755.5", 755.5);
         check("-017", -15.0);
         check("+Inf", f64::INFINITY);
-        check("9223372036854775808", 9.223_372_036_854_775_8e18);
+        check("9223372036854775808", 9.223_372_036_854_776e18);
         assert!(parse_number("NaN").is_ok_and(f64::is_nan));
     }
 

@@ -184,7 +184,8 @@ impl Parser<'_> {
     fn in_range(&mut self, number: NumberLiteral, sign: Option<(Sign, Token)>) -> NumberLiteral {
         let minus = matches!(sign, Some((Sign::Minus, _)));
         let value = if minus { -number.value } else { number.value };
-        if value.abs() > Nanos::MOST_SECONDS {
+        // What is no number is refused, too; Prometheus takes it for the least number there is.
+        if value.is_nan() || value.abs() > Nanos::MOST_SECONDS {
             self.error(sign.map_or(number.span, |(_, token)| token.span), "duration out of range");
             return NumberLiteral { value: 0.0, is_duration: false, span: Span::default() };
         }

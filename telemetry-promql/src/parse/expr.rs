@@ -221,8 +221,11 @@ impl Parser<'_> {
             Err(stop) => {
                 let explained = self.explain(stop, "aggregation", "");
                 if stop == Stop::Syntax {
-                    let span = Span { start: name.span.start, end: self.last_closing };
-                    self.error(span, "no arguments for aggregate expression provided");
+                    let Span { start, .. } = name.span;
+                    self.error(
+                        Span { start, end: self.last_closing.max(start) },
+                        "no arguments for aggregate expression provided",
+                    );
                 }
                 return Err(explained);
             }
