@@ -7,6 +7,7 @@ use std::sync::Arc;
 use regex::Regex;
 use telemetry_model::{MatchOp, Matcher, NativeHistogram, is_stale};
 
+use super::arithmetic::bound;
 use crate::budget::Budget;
 use crate::error::QueryError;
 use crate::labels::{BUCKET, Labels, NAME};
@@ -68,17 +69,17 @@ pub(crate) fn select<'s>(
     }
     let wanted = compile(&bounds)?;
     let mut made: Vec<(Labels, (usize, Part))> = Vec::new();
-    let mut reader = natives.reader();
+    let spans = if suffix == Suffix::Bucket { spans(&*natives, budget)? } else { Vec::new() };
+    let shared = bounds_of(&spans);
     for (at, labels) in natives.series().iter().enumerate() {
-        budget.check()?;
         let renamed = labels.with(NAME, name);
+        let own = spans.get(at).map_or(&[][..], |span| &span.custom);
         match suffix {
             Suffix::Sum => made.push((renamed, (at, Part::Sum))),
             Suffix::Count => made.push((renamed, (at, Part::Count))),
             Suffix::Bucket => {
-                let column = reader.read(at)?;
-                budget.samples(column.times.len())?;
-                for bound in bounds_of(&column) {
+                let bounds = if own.is_empty() { &shared } else { own };
+                for bound in bounds.iter().copied().chain([f64::INFINITY]) {
                     let value = text::general(bound);
                     if wanted.iter().all(|matches| matches(&value)) {
                         made.push((renamed.with(BUCKET, &value), (at, Part::Bucket(bound))));
@@ -87,7 +88,6 @@ pub(crate) fn select<'s>(
             }
         }
     }
-    drop(reader);
     made.sort_by(|a, b| a.0.cmp(&b.0));
     let (labels, parts) = made.into_iter().unzip();
     Ok(Some(Box::new(Virtual { natives, labels, parts })))
@@ -130,40 +130,64 @@ fn compile(matchers: &[&Matcher]) -> Result<Vec<Wanted>, QueryError> {
     matchers.iter().map(one).collect()
 }
 
-/// The bounds that a series' buckets need: those around what it ever observed, +Inf last.
-fn bounds_of(column: &Column) -> Vec<f64> {
-    let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
-    let mut custom: Vec<f64> = Vec::new();
-    for (_, histogram) in column.histograms.iter().filter(|(_, histogram)| !is_stale(histogram.sum)) {
-        if let Some(bounds) = &histogram.custom_bounds {
-            custom.extend(bounds.iter());
-            continue;
-        }
-        let factor = f64::exp2(f64::exp2(-f64::from(histogram.schema)));
-        let bound = |index: i32| factor.powi(index);
-        if let Some(first) = histogram.positive.indexes.first() {
-            least = least.min(bound(first.saturating_sub(1)));
-        }
-        if let Some(last) = histogram.positive.indexes.last() {
-            most = most.max(bound(*last));
-        }
-        if histogram.zero_count > 0.0 || !histogram.negative.is_empty() {
-            least = least.min(f64::powi(4.0, *POWERS.start()));
-        }
-    }
+/// How far a native series' buckets reach.
+struct Span {
+    least: f64,
+    most: f64,
+    /// Its own bounds, if it has such.
+    custom: Vec<f64>,
+}
+
+fn spans(natives: &dyn Selection, budget: &Budget) -> Result<Vec<Span>, QueryError> {
+    let mut reader = natives.reader();
+    let each = (0..natives.series().len()).map(|at| {
+        budget.check()?;
+        let column = reader.read(at)?;
+        budget.samples(column.times.len())?;
+        Ok(Span::of(&column))
+    });
+    each.collect()
+}
+
+/// The bounds that all series of a selection have, so that they can be added up: those around what was ever observed,
+/// without +Inf.
+fn bounds_of(spans: &[Span]) -> Vec<f64> {
+    let least = spans.iter().map(|span| span.least).fold(f64::INFINITY, f64::min);
+    let most = spans.iter().map(|span| span.most).fold(f64::NEG_INFINITY, f64::max);
     let mut bounds: Vec<f64> = POWERS.map(|power| f64::powi(4.0, power)).collect();
-    let above = bounds.partition_point(|bound| *bound < most).saturating_add(1);
-    bounds.truncate(above);
-    let below = bounds.partition_point(|bound| *bound < least);
+    bounds.truncate(bounds.partition_point(|bound| *bound < most).saturating_add(1));
+    // The bound below all is where a quantile in the lowest bucket begins.
+    let below = bounds.partition_point(|bound| *bound < least).saturating_sub(1);
     bounds.drain(..below.min(bounds.len()));
     bounds.drain(..bounds.len().saturating_sub(BOUNDS_MAX - 1));
-    if !custom.is_empty() {
-        custom.sort_by(f64::total_cmp);
-        custom.dedup();
-        bounds = custom;
-    }
-    bounds.push(f64::INFINITY);
     bounds
+}
+
+// === impl Span ===
+
+impl Span {
+    fn of(column: &Column) -> Self {
+        let mut span = Self { least: f64::INFINITY, most: f64::NEG_INFINITY, custom: Vec::new() };
+        for (_, histogram) in column.histograms.iter().filter(|(_, histogram)| !is_stale(histogram.sum)) {
+            if let Some(bounds) = &histogram.custom_bounds {
+                span.custom.extend(bounds.iter());
+                continue;
+            }
+            let schema = histogram.schema;
+            if let Some(first) = histogram.positive.indexes.first() {
+                span.least = span.least.min(bound(first.saturating_sub(1), schema));
+            }
+            if let Some(last) = histogram.positive.indexes.last() {
+                span.most = span.most.max(bound(*last, schema));
+            }
+            if histogram.zero_count > 0.0 || !histogram.negative.is_empty() {
+                span.least = span.least.min(f64::powi(4.0, *POWERS.start()));
+            }
+        }
+        span.custom.sort_by(f64::total_cmp);
+        span.custom.dedup();
+        span
+    }
 }
 
 /// Observations up to a bound. The bound is one of the buckets' bounds, or lies beyond them.
