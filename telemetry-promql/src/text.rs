@@ -33,22 +33,26 @@ pub fn plain(value: f64) -> String {
     special(value).map_or_else(|| format!("{value}"), str::to_owned)
 }
 
-/// The shortest form that reads back exactly, with an exponent outside [1e-4, 1e6): Go's `%g`, numbers in messages.
+/// The shortest form that reads back exactly, with an exponent outside [1e-4, 1e6): Go's `%g` and `%v`, numbers in messages.
 #[must_use]
 pub fn general(value: f64) -> String {
-    with_exponent(value, 6)
-}
-
-/// As [`general`], the exponent from 1e21 on: Go's `%v`.
-#[must_use]
-pub fn verbose(value: f64) -> String {
-    with_exponent(value, 21)
+    if let Some(text) = special(value) {
+        return text.to_owned();
+    }
+    let scientific = format!("{value:e}");
+    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if value == 0.0 || (-4..6).contains(&exponent) {
+        return format!("{value}");
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
 }
 
 /// As [`general`], whole numbers with `.0`: bounds and quantiles as label values, as OpenMetrics has them.
 #[must_use]
 pub fn label(value: f64) -> String {
-    let text = with_exponent(value, 6);
+    let text = general(value);
     let is_whole = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     if is_whole { text + ".0" } else { text }
 }
@@ -63,20 +67,6 @@ fn special(value: f64) -> Option<&'static str> {
     } else {
         None
     }
-}
-
-fn with_exponent(value: f64, plain_below: i32) -> String {
-    if let Some(text) = special(value) {
-        return text.to_owned();
-    }
-    let scientific = format!("{value:e}");
-    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if value == 0.0 || (-4..plain_below).contains(&exponent) {
-        return format!("{value}");
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -99,7 +89,6 @@ mod tests {
             assert_eq!(general(value), expected);
         }
         assert_eq!((plain(1e-7), plain(1e22)), ("0.0000001".into(), "10000000000000000000000".into()));
-        assert_eq!((verbose(1e20), verbose(1e21)), ("100000000000000000000".into(), "1e+21".into()));
         assert_eq!((label(1.0), label(0.5), label(1e6)), ("1.0".into(), "0.5".into(), "1e+06".into()));
     }
 

@@ -179,7 +179,7 @@ impl Distribution for NativeHistogram {
             let (open, close) =
                 (if bar.lower < 0.0 { '[' } else { '(' }, if bar.upper > 0.0 { ']' } else { ')' });
             let (lower, upper) = (text::general(bar.lower), text::general(bar.upper));
-            let count = text::verbose(bar.count);
+            let count = text::general(bar.count);
             // Writing to a String cannot fail.
             let _ = write!(out, ", {open}{lower},{upper}{close}:{count}");
         }

@@ -97,11 +97,11 @@ impl Evaluator<'_> {
             return Err(QueryError::execution("Parameter value is NaN"));
         }
         if least <= WHOLE.0 {
-            let message = format!("Scalar value {} underflows int64", text::verbose(least));
+            let message = format!("Scalar value {} underflows int64", text::general(least));
             return Err(QueryError::execution(message));
         }
         if most >= WHOLE.1 {
-            let message = format!("Scalar value {} overflows int64", text::verbose(most));
+            let message = format!("Scalar value {} overflows int64", text::general(most));
             return Err(QueryError::execution(message));
         }
         Ok(true)
