@@ -210,9 +210,43 @@ impl Above<'_> {
 // === impl Node ===
 
 impl Node {
+    /// Calls `visit` with this part and all below it.
+    pub fn walk(&self, visit: &mut impl FnMut(&Self)) {
+        visit(self);
+        match &self.op {
+            Op::Number(_) | Op::Text(_) | Op::Select(_) | Op::Stamps { .. } => {}
+            Op::Range(range) => range.walk(visit),
+            Op::Once(inner) | Op::Negate(inner) | Op::Absent { arg: inner, .. } => inner.walk(visit),
+            Op::Binary(binary) => {
+                binary.lhs.walk(visit);
+                binary.rhs.walk(visit);
+            }
+            Op::Aggregate(aggregate) => {
+                aggregate.expr.walk(visit);
+                aggregate.param.iter().for_each(|param| param.walk(visit));
+            }
+            Op::Over(over) => {
+                over.range.walk(visit);
+                over.params.iter().for_each(|param| param.walk(visit));
+            }
+            Op::Info(info) => info.expr.walk(visit),
+            Op::Call { args, .. } => args.iter().for_each(|arg| arg.walk(visit)),
+        }
+    }
+
     fn once(self) -> Self {
         let position = self.position;
         Self { op: Op::Once(Box::new(self)), position }
+    }
+}
+
+// === impl Range ===
+
+impl Range {
+    fn walk(&self, visit: &mut impl FnMut(&Node)) {
+        if let RangeOf::Subquery { inner, .. } = &self.of {
+            inner.walk(visit);
+        }
     }
 }
 

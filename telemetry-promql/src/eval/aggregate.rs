@@ -140,7 +140,8 @@ impl Evaluator<'_> {
         let most = param.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let least = param.iter().copied().fold(f64::INFINITY, f64::min);
         if param.iter().any(|q| q.is_nan()) {
-            self.note(Kind::InvalidQuantile(f64::NAN.into()), position);
+            // Neither greatest nor least is one then.
+            return self.note(Kind::InvalidQuantile(f64::NAN.into()), position);
         }
         if most > 1.0 {
             self.note(Kind::InvalidQuantile(most.into()), position);

@@ -32,6 +32,7 @@ mod relabel;
 mod run;
 mod sample;
 mod select;
+mod shared;
 mod stats_only;
 mod window;
 
@@ -80,6 +81,7 @@ pub(crate) struct Evaluator<'a> {
     pub notes: RefCell<Annotations>,
     /// Bytes of columns that operators above this moment's hold.
     pub held: Cell<usize>,
+    pub shared: shared::Shared,
 }
 
 // === impl Options ===
@@ -108,7 +110,17 @@ impl Evaluator<'_> {
         let before = self.held.get();
         // A number a step at least; a grid that does not fit is refused before it is filled.
         self.hold(before.saturating_add(grid.count.saturating_mul(8)))?;
-        let frame = self.dispatch(node, grid)?;
+        let is_shared = self.shared.has(node);
+        let frame = match is_shared.then(|| self.shared.get(node, grid)).flatten() {
+            Some(columns) => Frame::Vector(columns),
+            None => {
+                let frame = self.dispatch(node, grid)?;
+                if let (true, Frame::Vector(columns)) = (is_shared, &frame) {
+                    self.shared.put(node, grid, columns, self.options.limits.bytes / 4);
+                }
+                frame
+            }
+        };
         let bytes = match &frame {
             Frame::Scalar(values) => values.len() * 8,
             Frame::Vector(columns) => columns.iter().map(Column::bytes).sum(),
@@ -163,6 +175,7 @@ impl Evaluator<'_> {
     ) -> Result<(), QueryError> {
         use crate::functions::FunctionId;
         match &node.op {
+            _ if self.shared.has(node) => self.eval(node, grid)?.columns().into_iter().try_for_each(sink),
             Op::Select(selector) => self.select_each(selector, grid, sink),
             // Where names are dropped at once, twins have to be looked for.
             Op::Over(over)
@@ -186,7 +199,7 @@ impl Evaluator<'_> {
     /// Says that so many bytes are held from now on.
     pub fn hold(&self, bytes: usize) -> Result<(), QueryError> {
         self.held.set(bytes);
-        self.budget.hold(bytes)
+        self.budget.hold(bytes.saturating_add(self.shared.bytes()))
     }
 
     /// Without its name: at once, or when the query is done.

@@ -75,7 +75,7 @@ impl Evaluator<'_> {
         let least = param.iter().copied().fold(f64::INFINITY, f64::min);
         let has_nan = param.iter().any(|value| value.is_nan());
         if node.op == Aggregator::LimitRatio {
-            if most == 0.0 && least == 0.0 {
+            if most == 0.0 && least == 0.0 && !has_nan {
                 return Ok(false);
             }
             if has_nan {
@@ -90,7 +90,7 @@ impl Evaluator<'_> {
             }
             return Ok(true);
         }
-        if most < 1.0 && !(has_nan && most == f64::NEG_INFINITY) {
+        if most < 1.0 && !has_nan {
             return Ok(false);
         }
         if has_nan {

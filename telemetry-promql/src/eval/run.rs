@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::extended::extend;
 use super::frame::{CellRef, Column, Frame, Grid, Twins, assemble};
+use super::shared::Shared;
 use super::window::{Look, Samples};
 use super::{Evaluator, Options};
 use crate::annotations::Annotations;
@@ -58,7 +59,7 @@ pub fn instant_expr(
     let times = Times { start: t, end: t, step: 0, subquery_step: options.subquery_step };
     let plan = lower(expr, times)?;
     let grid = Grid::one(t);
-    answer(source, query, options, |evaluator| {
+    answer(source, query, options, &plan, |evaluator| {
         if let Op::Range(range) = &plan.op {
             let mut series = evaluator.range_samples(range, grid)?;
             series.sort_by(|a, b| a.labels.cmp(&b.labels));
@@ -107,7 +108,7 @@ pub fn range_expr(
         )));
     }
     let plan = lower(expr, Times { start, end, step, subquery_step: options.subquery_step })?;
-    answer(source, query, options, |evaluator| {
+    answer(source, query, options, &plan, |evaluator| {
         let columns = match evaluator.finished(&plan, grid)? {
             Frame::Scalar(values) => vec![Column::of(Labels::default(), values)],
             Frame::Vector(columns) => columns,
@@ -134,6 +135,7 @@ fn answer(
     source: &dyn Source,
     query: &str,
     options: &Options,
+    plan: &Node,
     run: impl FnOnce(&Evaluator<'_>) -> Result<Value, QueryError>,
 ) -> Result<Answer, QueryError> {
     let budget = Budget::new(options.limits, Arc::clone(&options.canceled));
@@ -145,6 +147,7 @@ fn answer(
         threads: processors.min(THREADS_MAX),
         notes: RefCell::new(Annotations::default()),
         held: StdCell::new(0),
+        shared: Shared::new(plan),
     };
     let value = run(&evaluator)?;
     let (warnings, infos) = evaluator.notes.borrow().texts(query);

@@ -99,13 +99,15 @@ impl<'a> Evaluator<'a> {
         window: i64,
     ) -> Result<Box<dyn Selection + 'a>, QueryError> {
         let (from, to) = look.span();
-        let grouping = selector.grouping.as_ref().map(|(labels, without)| {
+        // What stands in several places is read for all of them.
+        let is_shared = self.shared.has_selector(selector);
+        let grouping = selector.grouping.as_ref().filter(|_| !is_shared).map(|(labels, without)| {
             (labels.as_slice(), if *without { Grouping::Without } else { Grouping::By })
         });
         let hints = Hints {
             step: if look.grid.is_instant() { 0 } else { look.grid.step },
             window,
-            function: selector.function,
+            function: if is_shared { "" } else { selector.function },
             grouping,
             starts: self.options.start_timestamps,
         };

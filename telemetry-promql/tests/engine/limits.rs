@@ -98,6 +98,17 @@ fn a_canceled_query_stops_within_a_moment() {
 }
 
 #[test]
+fn what_a_query_says_twice_is_read_once() {
+    let read = |query: &str| {
+        let answer = range(&many(20, 100), query, (0, 99_000, 1000), &Options::default()).unwrap();
+        answer.stats.series_read
+    };
+    assert_eq!(read("x"), 20);
+    assert_eq!(read("rate(x[10s]) / on (at) rate(x[10s]) + on (at) sum by (at) (rate(x[10s]))"), 20);
+    assert_eq!(read("rate(x[10s]) / rate(x[20s])"), 40, "another window is another part");
+}
+
+#[test]
 fn many_series_are_read_by_two_threads_to_the_same_answer() {
     let memory = many(1000, 50);
     let sum = |query: &str| instant(&memory, query, 49_000, &Options::default()).unwrap().value;
