@@ -1,6 +1,7 @@
 //! Aggregations that pick series (`topk`, `bottomk`, `limitk`, `limit_ratio`) or make a series of each value
 //! (`count_values`). They need all their input at once.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::Evaluator;
@@ -167,9 +168,9 @@ fn choose(op: Aggregator, param: f64, columns: &[Column], step: usize, members: 
     let k = param.max(0.0) as usize;
     let value = |at: &usize| columns.get(*at).and_then(|column| column.float(step)).unwrap_or(f64::NAN);
     // NaN is least wanted, whichever way.
-    let descending = |a: &usize, b: &usize| nan_first(&value(b), &value(a));
-    let ascending = |a: &usize, b: &usize| match (value(a).is_nan(), value(b).is_nan()) {
-        (false, false) => nan_first(&value(a), &value(b)),
+    let descending = |a: f64, b: f64| nan_first(&b, &a);
+    let ascending = |a: f64, b: f64| match (a.is_nan(), b.is_nan()) {
+        (false, false) => nan_first(&a, &b),
         (a, b) => a.cmp(&b),
     };
     if op == Aggregator::LimitRatio {
@@ -181,9 +182,26 @@ fn choose(op: Aggregator, param: f64, columns: &[Column], step: usize, members: 
         return;
     }
     match op {
-        Aggregator::TopK => members.sort_by(descending),
-        Aggregator::BottomK => members.sort_by(ascending),
-        _ => {}
+        Aggregator::TopK => first_of(members, k, value, descending),
+        Aggregator::BottomK => first_of(members, k, value, ascending),
+        _ => members.truncate(k),
     }
-    members.truncate(k);
+}
+
+/// The first `k` in an order of their values, sorted; of equal ones the earlier series.
+fn first_of(
+    members: &mut Vec<usize>,
+    k: usize,
+    value: impl Fn(&usize) -> f64,
+    order: impl Fn(f64, f64) -> Ordering,
+) {
+    let mut ranked: Vec<(f64, usize)> = members.iter().map(|at| (value(at), *at)).collect();
+    let by = |a: &(f64, usize), b: &(f64, usize)| order(a.0, b.0).then(a.1.cmp(&b.1));
+    if k < ranked.len() {
+        ranked.select_nth_unstable_by(k, by);
+        ranked.truncate(k);
+    }
+    ranked.sort_unstable_by(by);
+    members.clear();
+    members.extend(ranked.into_iter().map(|(_, at)| at));
 }

@@ -98,6 +98,22 @@ fn a_canceled_query_stops_within_a_moment() {
 }
 
 #[test]
+fn the_deepest_query_that_parses_is_evaluated() {
+    let limits = telemetry_promql::parse::Limits::default();
+    let options = Options::default();
+    let memory = many(2, 10);
+    let (chain, calls) = (vec!["x"; limits.height - 1].join(" + "), limits.nesting - 1);
+    let nested = format!("{}x{}", "abs(".repeat(calls), ")".repeat(calls));
+    for query in [chain, nested] {
+        let ran = std::thread::Builder::new().stack_size(2 << 20).spawn({
+            let (memory, options) = (memory.clone(), options.clone());
+            move || instant(&memory, &query, 9000, &options).map(drop)
+        });
+        assert!(ran.unwrap().join().unwrap().is_ok(), "no stack of a thread is too small for it");
+    }
+}
+
+#[test]
 fn what_a_query_says_twice_is_read_once() {
     let read = |query: &str| {
         let answer = range(&many(20, 100), query, (0, 99_000, 1000), &Options::default()).unwrap();
