@@ -174,6 +174,6 @@ mod tests {
         let used = Budget::new(Limits::default(), Arc::clone(&flag));
         assert!(used.check().is_ok());
         flag.store(true, Ordering::Relaxed);
-        assert_eq!(used.check().unwrap_err().message, "query was canceled in query execution");
+        assert_eq!(used.check().unwrap_err().message, "query was canceled in expression evaluation");
     }
 }

@@ -2,8 +2,10 @@
 
 use crate::source::SourceError;
 
-/// Where a limit was met, as Prometheus' messages end.
-pub(crate) const EXECUTION: &str = "query execution";
+/// Where too many samples were met, as Prometheus' message ends.
+const EXECUTION: &str = "query execution";
+/// Where a query was stopped, as Prometheus' messages end.
+const EVALUATION: &str = "expression evaluation";
 
 /// What kind of failure it is; the API's status and `errorType` follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,11 +62,11 @@ impl QueryError {
     }
 
     pub(crate) fn timeout() -> Self {
-        Self { kind: ErrorKind::Timeout, message: format!("query timed out in {EXECUTION}") }
+        Self { kind: ErrorKind::Timeout, message: format!("query timed out in {EVALUATION}") }
     }
 
     pub(crate) fn canceled() -> Self {
-        Self { kind: ErrorKind::Canceled, message: format!("query was canceled in {EXECUTION}") }
+        Self { kind: ErrorKind::Canceled, message: format!("query was canceled in {EVALUATION}") }
     }
 
     pub(crate) fn too_many_samples() -> Self {

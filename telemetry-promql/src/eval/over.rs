@@ -109,6 +109,7 @@ impl Job<'_> {
                 continue;
             }
             worker.tick(window.len())?;
+            worker.look(window.len());
             if let Some(cell) = self.cell(worker, name, &window, step)? {
                 out.put(step, cell);
             }
@@ -187,6 +188,7 @@ impl Evaluator<'_> {
                     let bounds = job.look.bounds(&samples.floats.times);
                     let made = job.column(&mut worker, &labels, &samples, &bounds)?;
                     self.remark_non_counter(&job, &mut worker, &labels, &made);
+                    worker.tell();
                     self.note_all(worker.notes);
                     sink(self.named(&job, made, drop_name))?;
                 }
@@ -245,7 +247,10 @@ impl Evaluator<'_> {
         if grid.count == 0 {
             return Ok(Vec::new());
         }
-        self.budget.samples(grid.count)?;
+        // Each step is a sample at least.
+        if grid.count as u64 > self.budget.limits().samples {
+            return Err(QueryError::too_many_samples());
+        }
         let columns = self.eval(inner, grid)?.columns();
         let times: Arc<[i64]> = grid.times().collect();
         let made = columns.into_iter().map(|column| SubSeries {

@@ -51,6 +51,7 @@ pub(crate) fn all_steps(
     for step in 0..job.look.grid.count {
         let at = bounds.at(step);
         worker.tick(2)?;
+        worker.look(at.len());
         if at.len() < 2 {
             continue;
         }

@@ -31,6 +31,8 @@ pub(crate) struct Worker<'a> {
     /// Whether histograms are read without their buckets.
     pub stats_only: bool,
     since_check: usize,
+    /// Samples looked at that the budget has not heard of.
+    looked_at: usize,
 }
 
 /// What is made of one series.
@@ -50,19 +52,30 @@ impl<'a> Worker<'a> {
             budget,
             stats_only: false,
             since_check: 0,
+            looked_at: 0,
         }
     }
 
-    /// Counts samples that were looked at, and stops if the query is to.
+    /// Counts work, about a sample's worth each, and stops if the query is to.
     #[inline]
-    pub fn tick(&mut self, samples: usize) -> Result<(), QueryError> {
-        self.since_check += samples + 1;
+    pub fn tick(&mut self, work: usize) -> Result<(), QueryError> {
+        self.since_check += work + 1;
         if self.since_check >= TICK {
-            self.budget.looked_at(self.since_check);
             self.since_check = 0;
             self.budget.check()?;
         }
         Ok(())
+    }
+
+    /// Counts samples that were looked at.
+    #[inline]
+    pub fn look(&mut self, samples: usize) {
+        self.looked_at += samples;
+    }
+
+    /// Tells the budget what was looked at.
+    pub fn tell(&mut self) {
+        self.budget.looked_at(std::mem::take(&mut self.looked_at));
     }
 
     fn batch<T>(
@@ -84,6 +97,7 @@ impl<'a> Worker<'a> {
                 out.push(made);
             }
         }
+        self.tell();
         Ok(out)
     }
 }
@@ -295,5 +309,6 @@ fn latest(worker: &mut Worker<'_>, labels: &Labels, column: &source::Column, loo
             },
         }
     }
+    worker.look(out.present.count());
     out.present.any().then_some(out)
 }

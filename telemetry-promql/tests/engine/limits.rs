@@ -64,7 +64,7 @@ fn a_query_that_is_late_stops() {
     let error = refused("x", Limits { time: Duration::ZERO, ..Limits::default() });
     assert_eq!(
         (error.kind, error.message.as_str()),
-        (ErrorKind::Timeout, "query timed out in query execution")
+        (ErrorKind::Timeout, "query timed out in expression evaluation")
     );
 }
 
@@ -91,7 +91,7 @@ fn a_canceled_query_stops_within_a_moment() {
     });
     assert_eq!(
         (error.kind, error.message.as_str()),
-        (ErrorKind::Canceled, "query was canceled in query execution")
+        (ErrorKind::Canceled, "query was canceled in expression evaluation")
     );
     // The debug build sorts ten times slower than the one that ships.
     assert!(stopped < Duration::from_millis(200), "{stopped:?}");
@@ -111,6 +111,16 @@ fn the_deepest_query_that_parses_is_evaluated() {
         });
         assert!(ran.unwrap().join().unwrap().is_ok(), "no stack of a thread is too small for it");
     }
+}
+
+#[test]
+fn what_was_read_and_looked_at_is_counted() {
+    let stats =
+        |query: &str| range(&many(2, 100), query, (50_000, 99_000, 1000), &Options::default()).unwrap().stats;
+    let (plain, ranged) = (stats("x"), stats("rate(x[10s])"));
+    assert_eq!((plain.series_read, plain.samples_read, plain.samples_total), (2, 200, 100));
+    assert_eq!((ranged.samples_read, ranged.samples_total), (2 * 59, 2 * 50 * 10), "windows count each step");
+    assert!(plain.samples_peak >= 100);
 }
 
 #[test]
