@@ -172,7 +172,8 @@ impl<'a> Evaluator<'a> {
         let stats_only = worker.stats_only;
         let (sender, receiver): (SyncSender<Batch<T>>, Receiver<Batch<T>>) = sync_channel(2);
         let (result, notes) = std::thread::scope(|scope| {
-            let second = scope.spawn(move || {
+            let thread = std::thread::Builder::new().name("promql-read".to_owned());
+            let second = thread.spawn_scoped(scope, move || {
                 let mut worker = Worker { stats_only, ..Worker::new(budget) };
                 let mut reader = selection.reader();
                 for from in (BATCH..count).step_by(2 * BATCH) {
@@ -186,7 +187,8 @@ impl<'a> Evaluator<'a> {
             });
             let mut reader = selection.reader();
             let result = (0..count).step_by(BATCH).enumerate().try_for_each(|(number, from)| {
-                let made = if number % 2 == 0 {
+                // Where no thread can be had, this one does it all.
+                let made = if number % 2 == 0 || second.is_err() {
                     worker.batch(selection, &mut *reader, from, work)?
                 } else {
                     receiver.recv().map_err(|_| QueryError::internal("a reading thread ended early"))??
@@ -194,7 +196,8 @@ impl<'a> Evaluator<'a> {
                 made.into_iter().try_for_each(&mut *sink)
             });
             drop(receiver);
-            (result, second.join().unwrap_or_default())
+            let notes = second.ok().and_then(|second| second.join().ok());
+            (result, notes.unwrap_or_default())
         });
         self.note_all(notes);
         result
