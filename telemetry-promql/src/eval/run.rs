@@ -1,7 +1,7 @@
 //! From a query to its answer.
 
 use std::cell::{Cell as StdCell, RefCell};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::extended::extend;
 use super::frame::{CellRef, Column, Frame, Grid, Twins, assemble};
@@ -139,12 +139,15 @@ fn answer(
     run: impl FnOnce(&Evaluator<'_>) -> Result<Value, QueryError>,
 ) -> Result<Answer, QueryError> {
     let budget = Budget::new(options.limits, Arc::clone(&options.canceled));
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // Asked once: it reads files of the cgroup, which takes longer than a small query.
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    let processors =
+        PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let evaluator = Evaluator {
         source,
         options,
         budget: &budget,
-        threads: processors.min(THREADS_MAX),
+        threads: (*processors).min(THREADS_MAX),
         notes: RefCell::new(Annotations::default()),
         held: StdCell::new(0),
         shared: Shared::new(plan),
