@@ -15,6 +15,7 @@ mod build_ebpf;
 mod check;
 mod kernel;
 mod run;
+mod soak;
 mod test;
 mod tidy;
 
@@ -73,6 +74,8 @@ enum Task {
         #[arg(long)]
         refresh: bool,
     },
+    /// Simulated crashes of the store by the hundred thousand; a seed plays a failure again
+    Soak(soak::Options),
     /// Every figure, one JSON line each
     Bench {
         /// One benchmark; none means all
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::command(),
         Task::Bless => bless::bless(),
         Task::Kernel { versions, refresh } => kernel::kernel(&versions, refresh.into()),
+        Task::Soak(options) => soak::soak(&options),
         Task::Bench { name } => bench::bench(name.as_deref()),
     };
     match outcome {

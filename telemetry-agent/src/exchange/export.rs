@@ -65,15 +65,15 @@ pub fn openmetrics(
     for family in places.chunk_by(|a, b| a.family == b.family) {
         let mut is_first = true;
         for group in family.chunk_by(|a, b| a.group == b.group) {
-            let mut has_samples = vec![false; group.len()];
+            let mut written = vec![None; group.len()];
             for slice in &slices {
-                writer.group(group, *slice, &known, &mut is_first, &mut has_samples)?;
+                writer.group(group, *slice, &known, &mut is_first, &mut written)?;
                 if writer.text.len() > BUFFER_BYTES {
                     out.write_all(writer.text.as_bytes())?;
                     writer.text.clear();
                 }
             }
-            writer.done.series += has_samples.iter().filter(|has| **has).count() as u64;
+            writer.done.series += written.iter().flatten().count() as u64;
             read += group.len() as u64;
             progress(read, total);
         }
@@ -160,13 +160,15 @@ impl Writer<'_> {
         slice: (i64, i64),
         known: &BTreeMap<Box<str>, Metadata>,
         is_first: &mut bool,
-        has_samples: &mut [bool],
+        written: &mut [Option<i64>],
     ) -> Result<(), TransferError> {
         let mut points = Vec::new();
-        for (place, has) in group.iter().zip(has_samples) {
+        for (place, last) in group.iter().zip(written) {
             let before = points.len();
-            self.points(place, slice, &mut points)?;
-            *has |= points.len() > before;
+            self.points(place, slice, *last, &mut points)?;
+            if let Some(point) = points.get(before..).and_then(<[Point<'_>]>::last) {
+                *last = Some(point.t);
+            }
         }
         if points.is_empty() {
             return Ok(());
@@ -206,13 +208,16 @@ impl Writer<'_> {
         &mut self,
         place: &Place<'a>,
         slice: (i64, i64),
+        last: Option<i64>,
         out: &mut Vec<Point<'a>>,
     ) -> Result<(), TransferError> {
         let column = read(&mut self.reader, place.series, slice)?;
         let may_have_exemplars = matches!(place.suffix, "_total" | "_bucket");
         let mut exemplars = Vec::new();
         if may_have_exemplars && !column.times.is_empty() {
-            let of = |id: &u32| self.db.exemplars(*id, slice.0, slice.1);
+            // One that is older than this part of time may belong to its first sample.
+            let after = last.map_or(i64::MIN, |t| t.saturating_add(1));
+            let of = |id: &u32| self.db.exemplars(*id, after, slice.1);
             exemplars = place.series.ids().iter().flat_map(of).collect();
             exemplars.sort_by_key(|exemplar: &Exemplar| std::cmp::Reverse(exemplar.t));
         }

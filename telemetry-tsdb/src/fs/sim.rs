@@ -163,6 +163,12 @@ impl SimStorage {
         disk.fault = Some((disk.operations + after, fault));
     }
 
+    /// Whether something is to fail, or fails all the time.
+    #[must_use]
+    pub fn has_fault(&self) -> bool {
+        self.disk().fault.is_some()
+    }
+
     /// Lifts a fault.
     pub fn heal(&self) {
         self.disk().fault = None;

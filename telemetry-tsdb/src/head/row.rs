@@ -29,7 +29,7 @@ pub struct Row {
 // === impl Sample ===
 
 impl Sample {
-    /// Whether both say the same, bit for bit.
+    /// Whether both say the same, bit for bit. A bucket without an observation is no bucket: chunks do not keep it.
     #[must_use]
     pub fn same_bits(&self, other: &Self) -> bool {
         match (self, other) {
@@ -37,7 +37,12 @@ impl Sample {
             (Self::Histogram(a), Self::Histogram(b)) => {
                 a.sum.to_bits() == b.sum.to_bits() && {
                     let (mut a, mut b) = ((**a).clone(), (**b).clone());
-                    (a.sum, b.sum) = (0.0, 0.0);
+                    for histogram in [&mut a, &mut b] {
+                        histogram.sum = 0.0;
+                        for buckets in [&mut histogram.positive, &mut histogram.negative] {
+                            *buckets = buckets.iter().filter(|(_, count)| *count != 0.0).collect();
+                        }
+                    }
                     a == b
                 }
             }

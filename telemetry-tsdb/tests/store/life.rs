@@ -1,10 +1,14 @@
-//! Lives and deaths from a seed. `TELEMETRY_SIM_CRASHES` says how many crashes (2,000), `TELEMETRY_SIM_SEED` replays one.
+//! Lives and deaths from a seed. `TELEMETRY_SIM_CRASHES` says how many crashes (2,000), `TELEMETRY_SIM_SEED` the first
+//! seed, `TELEMETRY_SIM_PROGRESS` asks for a line every few seconds: `cargo xtask soak` sets them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use telemetry_model::{MatchOp, Matcher, NativeHistogram};
-use telemetry_tsdb::db::{Config, Db, SeriesRef, Work};
+use telemetry_tsdb::db::{Config, Db, Retention, SeriesRef, Work};
 use telemetry_tsdb::fs::sim::{Fault, Rng, SimClock, SimStorage};
 use telemetry_tsdb::head::{GroupId, Sample};
 use telemetry_tsdb::index::OwnerRef;
@@ -31,7 +35,14 @@ struct Model {
     name_of_owner: BTreeMap<u32, String>,
 }
 
-struct World {
+/// What happened to stores in a run, to show that the simulation reaches it.
+#[derive(Default)]
+struct Met(Mutex<BTreeMap<&'static str, u64>>);
+
+struct World<'a> {
+    met: &'a Met,
+    /// Everything the disk did and readers saw: equal for equal seeds.
+    trace: DefaultHasher,
     seed: u64,
     rng: Rng,
     disk: SimStorage,
@@ -56,11 +67,21 @@ fn bits_of(sample: &Sample) -> Bits {
     }
 }
 
+// === impl Met ===
+
+impl Met {
+    fn add(&self, what: &'static str, n: u64) {
+        *self.0.lock().unwrap().entry(what).or_default() += n;
+    }
+}
+
 // === impl World ===
 
-impl World {
-    fn new(seed: u64) -> Self {
+impl<'a> World<'a> {
+    fn new(seed: u64, met: &'a Met) -> Self {
         Self {
+            met,
+            trace: DefaultHasher::new(),
             seed,
             rng: Rng::new(seed),
             disk: SimStorage::default(),
@@ -73,8 +94,20 @@ impl World {
 
     fn open(&self) -> Db {
         let storage = Arc::new(self.disk.clone());
-        let (db, report) = Db::open(Config::default(), storage, self.clock.clone())
-            .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        // No file goes, of age or to make room: a full disk refuses, and what was acknowledged stays.
+        let retention = Retention { raw_ms: 40 * 24 * 3_600_000, ..Retention::default() };
+        let config = Config { free_floor_bytes: 0, retention, ..Config::default() };
+        let (db, report) = loop {
+            match Db::open(config.clone(), Arc::<SimStorage>::clone(&storage), self.clock.clone()) {
+                Ok(opened) => break opened,
+                // The process dies while it starts, or the disk refuses then: it is started again.
+                Err(_) if self.disk.has_fault() => {
+                    self.met.add("deaths while starting", 1);
+                    self.disk.kill();
+                }
+                Err(error) => panic!("seed {}: {error}", self.seed),
+            }
+        };
         assert!(report.damaged.is_empty(), "seed {}: {:?}", self.seed, report.damaged);
         db
     }
@@ -125,7 +158,16 @@ impl World {
         self.model.name_of_owner.insert(owner.0, bound_name.clone());
         for tick in 0..20 + self.rng.below(60) {
             self.now += 20_000 + self.rng.below(60_000) as i64;
+            if self.rng.below(50) == 0 {
+                // The machine slept.
+                self.now += 2 * 3_600_000;
+            }
             self.clock.set(self.now);
+            match self.rng.below(60) {
+                0 => self.fill_disk(),
+                1..8 => self.disk.set_capacity(u64::MAX),
+                _ => {}
+            }
             for (at, group) in groups.iter().enumerate() {
                 self.row(db, *group, at, &mut series);
             }
@@ -156,6 +198,12 @@ impl World {
                 self.check_alive(db);
             }
         }
+    }
+
+    fn fill_disk(&mut self) {
+        let used: usize = self.disk.files().iter().map(|(_, len)| len).sum();
+        self.disk.set_capacity(used as u64 + self.rng.below(8000));
+        self.met.add("full disks", 1);
     }
 
     fn create(&mut self, db: &Db, group: GroupId, at: u64, owner: OwnerRef) -> (String, SeriesRef) {
@@ -354,34 +402,124 @@ impl World {
         }
     }
 
+    fn note(&mut self, db: &Db) {
+        for (name, count) in db.health().counters.all() {
+            self.met.add(name, count);
+        }
+        self.disk.operations().hash(&mut self.trace);
+    }
+
     fn run(&mut self) {
         for life in 0..LIVES {
             self.generation = life;
+            // A start that dies half-way, again and again, changes nothing.
+            if self.rng.below(4) == 0 {
+                self.disk.fail(1 + self.rng.below(8), Fault::Dies);
+            }
             let db = self.open();
+            self.disk.heal();
             self.check_reborn(&db);
-            match self.rng.below(6) {
-                0 => self.disk.fail(1 + self.rng.below(300), Fault::Dies),
-                1 => self.disk.fail(1 + self.rng.below(300), Fault::Once),
-                2 => self.disk.fail(1 + self.rng.below(300), Fault::SyncLies),
-                _ => {}
+            let fault = match self.rng.below(6) {
+                0 => Some((Fault::Dies, "deaths within an operation")),
+                1 => Some((Fault::Once, "operations that failed once")),
+                2 => Some((Fault::SyncLies, "syncs that lied")),
+                3 => Some((Fault::Broken, "disks that broke")),
+                _ => None,
+            };
+            if let Some((fault, name)) = fault {
+                self.disk.fail(1 + self.rng.below(300), fault);
+                self.met.add(name, 1);
             }
             self.live(&db);
+            self.note(&db);
             drop(db);
-            if self.rng.below(3) == 0 { self.disk.kill() } else { self.disk.crash(&mut self.rng) }
+            self.disk.set_capacity(u64::MAX);
+            if self.rng.below(3) == 0 {
+                self.disk.kill();
+                self.met.add("kills", 1);
+            } else {
+                self.disk.crash(&mut self.rng);
+                self.met.add("losses of power", 1);
+            }
         }
         let db = self.open();
         self.check_reborn(&db);
         self.check_alive(&db);
+        self.read(&db).hash(&mut self.trace);
     }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// Lives of these seeds, on two threads.
+fn run_all(seeds: std::ops::Range<u64>, met: &Met) {
+    let (next, done) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
+    let is_shown = std::env::var_os("TELEMETRY_SIM_PROGRESS").is_some();
+    let (started, shown) = (Instant::now(), Mutex::new(Instant::now()));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            World::new(seed, met).run();
+            let crashes = (done.fetch_add(1, Ordering::Relaxed) + 1) * LIVES;
+            let mut last = shown.lock().unwrap();
+            if is_shown && last.elapsed() > Duration::from_secs(5) {
+                *last = Instant::now();
+                let rate = crashes as f64 / started.elapsed().as_secs_f64();
+                eprintln!("[soak] seed {seed}: {crashes} crashes, {rate:.0} a second");
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        work();
+    });
 }
 
 #[test]
 fn acknowledged_samples_survive_simulated_crashes() {
-    if let Some(seed) = std::env::var("TELEMETRY_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        World::new(seed).run();
-        return;
+    let (first, crashes) = (number("TELEMETRY_SIM_SEED", 0), number("TELEMETRY_SIM_CRASHES", 2000));
+    let met = Met::default();
+    run_all(first..first + crashes.div_ceil(LIVES), &met);
+    let met = met.0.into_inner().unwrap();
+    if std::env::var_os("TELEMETRY_SIM_PROGRESS").is_some() {
+        met.iter().for_each(|(what, count)| eprintln!("[soak] {count:>12} {what}"));
     }
-    let crashes: u64 =
-        std::env::var("TELEMETRY_SIM_CRASHES").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
-    (0..crashes.div_ceil(LIVES)).for_each(|seed| World::new(seed).run());
+    if crashes >= 2000 {
+        for what in [
+            "deaths while starting",
+            "deaths within an operation",
+            "operations that failed once",
+            "syncs that lied",
+            "disks that broke",
+            "full disks",
+            "kills",
+            "losses of power",
+            "windows_written",
+            "blocks_compacted",
+            "tiers_written",
+            "log_recoveries",
+            "window_failures",
+            "samples_out_of_order",
+        ] {
+            assert!(met.get(what).is_some_and(|count| *count > 0), "the simulation never met: {what}");
+        }
+    }
+}
+
+#[test]
+fn a_seed_is_all_there_is_to_a_run() {
+    for seed in 0..12 {
+        let trace = || {
+            let met = Met::default();
+            let mut world = World::new(seed, &met);
+            world.run();
+            world.trace.finish()
+        };
+        assert_eq!(trace(), trace(), "seed {seed}");
+    }
 }

@@ -9,5 +9,6 @@
 
 mod damage;
 mod life;
+mod model;
 mod plain;
 mod tiers;

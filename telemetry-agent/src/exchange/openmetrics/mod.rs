@@ -1,10 +1,10 @@
-//! OpenMetrics 1.0 and Prometheus text 0.0.4: lines read ([`line`]), what lines mean together ([`check`]), lines
-//! written ([`write`]).
+//! OpenMetrics 1.0 and Prometheus text 0.0.4: lines read ([`mod@line`]), what lines mean together ([`check`]), lines
+//! written ([`mod@write`]).
 //!
 //! OpenMetrics is read strictly: what its specification forbids is an error with its line's number. Two things are
 //! taken beyond it, because stores are full of them: names in quotes (`{"a.b"}`), and several samples of one series,
 //! in the order of time. Text 0.0.4 is read as Prometheus does: any white space, any comment. Lines, labels, families
-//! and groups are bounded. Knows no store; called by [`super::transfer`].
+//! and groups are bounded. Knows no store; called by [`super::import`] and [`super::export`].
 
 pub mod check;
 pub mod line;

@@ -2,7 +2,7 @@
 //!
 //! Every checksum is verified, every length is checked before it is used, and memory is bounded: symbols and one
 //! series at a time. A damaged chunk costs itself and is named; a damaged index or tombstone file is an error. What
-//! is not yet a block (write-ahead log, head chunks) is not read. Knows no store; called by [`super::transfer`].
+//! is not yet a block (write-ahead log, head chunks) is not read. Knows no store; called by [`super::import`].
 
 pub mod bits;
 pub mod block;
