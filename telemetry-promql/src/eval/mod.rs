@@ -4,7 +4,7 @@
 //! they come, so that what is held grows with the answer and not with what was read.
 
 mod aggregate;
-mod arithmetic;
+pub(crate) mod arithmetic;
 mod binary;
 mod changes;
 mod classic;
