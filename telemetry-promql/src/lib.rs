@@ -6,11 +6,19 @@
 
 pub mod annotations;
 pub mod ast;
+pub mod budget;
 pub mod check;
+pub mod error;
 pub mod eval;
 pub mod format;
+pub mod functions;
+pub mod labels;
 pub mod lexer;
 pub mod parse;
+mod pattern;
 pub mod plan;
+mod quote;
 pub mod script;
 pub mod source;
+pub mod text;
+pub mod value;

@@ -14,6 +14,7 @@ mod bless;
 mod build_ebpf;
 mod check;
 mod kernel;
+mod promqltest;
 mod run;
 mod soak;
 mod test;
@@ -27,6 +28,7 @@ mod setup;
 mod shell;
 mod toolchain;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -81,6 +83,11 @@ enum Task {
         /// One benchmark; none means all
         name: Option<String>,
     },
+    /// Scripts in Prometheus' test notation through our query engine
+    Promqltest {
+        /// Scripts, or folders of `.test` files
+        paths: Vec<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -94,6 +101,7 @@ fn main() -> ExitCode {
         Task::Kernel { versions, refresh } => kernel::kernel(&versions, refresh.into()),
         Task::Soak(options) => soak::soak(&options),
         Task::Bench { name } => bench::bench(name.as_deref()),
+        Task::Promqltest { paths } => promqltest::promqltest(&paths),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,132 @@
+//! `label_replace` and `label_join`: labels made of labels.
+
+use regex::{Captures, Regex};
+
+use super::Evaluator;
+use super::frame::{Frame, Grid, Twins, assemble};
+use crate::error::QueryError;
+use crate::functions::FunctionId;
+use crate::labels::{Labels, NAME};
+use crate::plan::{Node, Op};
+
+/// Bytes that a compiled expression may take.
+const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// The new value of a label, if there is one.
+type MakeValue<'t> = Box<dyn Fn(&Labels) -> Option<String> + 't>;
+
+/// Either function.
+pub(crate) fn relabel(
+    evaluator: &Evaluator<'_>,
+    function: FunctionId,
+    args: &[Node],
+    grid: Grid,
+) -> Result<Frame, QueryError> {
+    let texts = args.iter().skip(1).map(|arg| match &arg.op {
+        Op::Text(text) => &**text,
+        _ => "",
+    });
+    let texts: Vec<&str> = texts.collect();
+    let (destination, value): (&str, MakeValue<'_>) = match (function, texts.as_slice()) {
+        (FunctionId::LabelReplace, [destination, template, source, expression]) => {
+            let regex = compile(expression)?;
+            check("destination", destination, "label_replace")?;
+            let (template, source) = (*template, *source);
+            let replace = move |labels: &Labels| {
+                let captures = regex.captures(labels.get(source))?;
+                Some(expand(template, &captures))
+            };
+            (destination, Box::new(replace))
+        }
+        (FunctionId::LabelJoin, [destination, separator, sources @ ..]) => {
+            for source in sources {
+                check("source", source, "label_join")?;
+            }
+            check("destination", destination, "label_join")?;
+            let join = move |labels: &Labels| {
+                let values: Vec<&str> = sources.iter().map(|source| labels.get(source)).collect();
+                Some(values.join(separator))
+            };
+            (destination, Box::new(join))
+        }
+        _ => return Err(QueryError::internal("arguments are missing")),
+    };
+    let mut columns = evaluator.columns(args, 0, grid)?;
+    for column in &mut columns {
+        if let Some(value) = value(&column.labels) {
+            column.labels = column.labels.with(destination, &value);
+            if destination == NAME {
+                column.drop_name = false;
+            }
+        }
+    }
+    Ok(Frame::Vector(assemble(columns, Twins::Join)?))
+}
+
+fn compile(expression: &str) -> Result<Regex, QueryError> {
+    let anchored = format!("^(?s:{expression})$");
+    regex::RegexBuilder::new(&anchored).size_limit(REGEX_BYTES_MAX).build().map_err(|_| {
+        QueryError::execution(format!("invalid regular expression in label_replace(): {expression}"))
+    })
+}
+
+/// Any UTF-8 text is a label's name, but not none. Escaped bytes that are no UTF-8 arrive as replacement characters.
+fn check(which: &str, name: &str, function: &str) -> Result<(), QueryError> {
+    if name.is_empty() || name.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(QueryError::execution(format!("invalid {which} label name in {function}(): {name}")));
+    }
+    Ok(())
+}
+
+/// Fills `$1`, `$name`, `${name}` and `$$` in; what is none of these stays.
+fn expand(template: &str, captures: &Captures<'_>) -> String {
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        if let Some(after) = after.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some((name, after)) = reference(after) {
+            let found = match name.parse::<usize>() {
+                Ok(number) => captures.get(number),
+                Err(_) => captures.name(name),
+            };
+            out.push_str(found.map_or("", |found| found.as_str()));
+            rest = after;
+        } else {
+            out.push('$');
+            rest = after;
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The name after a dollar sign, and what follows it.
+fn reference(text: &str) -> Option<(&str, &str)> {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    if let Some(braced) = text.strip_prefix('{') {
+        let (name, after) = braced.split_once('}')?;
+        return (!name.is_empty() && name.chars().all(is_name)).then_some((name, after));
+    }
+    let end = text.find(|c| !is_name(c)).unwrap_or(text.len());
+    let (name, after) = text.split_at(end);
+    (!name.is_empty()).then_some((name, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_filled_in() {
+        let regex = compile("(.*)-(?P<last>.*)").unwrap();
+        let captures = regex.captures("a-b").unwrap();
+        for (template, expected) in
+            [("$1", "a"), ("${1}x", "ax"), ("$1x", ""), ("$last$$", "b$"), ("${last", "${last"), ("$7-", "-")]
+        {
+            assert_eq!(expand(template, &captures), expected, "{template}");
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Selectors: series are read one by one, by two threads if they are many, and handed on in order.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use telemetry_model::is_stale;
+
+use super::Evaluator;
+use super::frame::{Column, Frame, Grid};
+use super::window::{Known, Look};
+use crate::annotations::{Annotations, Kind};
+use crate::ast::Extended;
+use crate::budget::Budget;
+use crate::error::QueryError;
+use crate::labels::Labels;
+use crate::plan::{Selector, millis_to_seconds};
+use crate::source::{self, Grouping, Hints, Select, Selection};
+
+/// From so many series on two threads read: below, starting one costs more than it saves.
+const PARALLEL_MIN: usize = 256;
+/// Series that a thread reads before it hands them on.
+const BATCH: usize = 64;
+/// Samples looked at between two looks at the clock: less than a millisecond's work.
+const TICK: usize = 1 << 14;
+
+/// What one thread has at hand while it reads series.
+pub(crate) struct Worker<'a> {
+    pub known: Known,
+    pub notes: Annotations,
+    pub budget: &'a Budget,
+    /// Whether histograms are read without their buckets.
+    pub stats_only: bool,
+    since_check: usize,
+    /// Samples looked at that the budget has not heard of.
+    looked_at: usize,
+}
+
+/// What is made of one series.
+pub(crate) type Work<'w, T> =
+    dyn Fn(&mut Worker<'_>, &Labels, source::Column) -> Result<Option<T>, QueryError> + Sync + 'w;
+
+/// A batch: what was made of its series.
+type Batch<T> = Result<Vec<T>, QueryError>;
+
+// === impl Worker ===
+
+impl<'a> Worker<'a> {
+    pub fn new(budget: &'a Budget) -> Self {
+        Self {
+            known: Known::default(),
+            notes: Annotations::default(),
+            budget,
+            stats_only: false,
+            since_check: 0,
+            looked_at: 0,
+        }
+    }
+
+    /// Counts work, about a sample's worth each, and stops if the query is to.
+    #[inline]
+    pub fn tick(&mut self, work: usize) -> Result<(), QueryError> {
+        self.since_check += work + 1;
+        if self.since_check >= TICK {
+            self.since_check = 0;
+            self.budget.check()?;
+        }
+        Ok(())
+    }
+
+    /// Counts samples that were looked at.
+    #[inline]
+    pub fn look(&mut self, samples: usize) {
+        self.looked_at += samples;
+    }
+
+    /// Tells the budget what was looked at.
+    pub fn tell(&mut self) {
+        self.budget.looked_at(std::mem::take(&mut self.looked_at));
+    }
+
+    fn batch<T>(
+        &mut self,
+        selection: &dyn Selection,
+        reader: &mut dyn source::Reader,
+        from: usize,
+        work: &Work<'_, T>,
+    ) -> Batch<T> {
+        let mut out = Vec::new();
+        for (at, labels) in selection.series().iter().enumerate().skip(from).take(BATCH) {
+            let mut column = reader.read(at)?;
+            self.budget.samples(column.times.len())?;
+            if self.stats_only && !column.histograms.is_empty() {
+                super::stats_only::reduce(&mut column);
+            }
+            self.budget.check()?;
+            if let Some(made) = work(self, labels, column)? {
+                out.push(made);
+            }
+        }
+        self.tell();
+        Ok(out)
+    }
+}
+
+// === impl Evaluator ===
+
+impl<'a> Evaluator<'a> {
+    /// The series that a selector finds.
+    pub fn find(
+        &self,
+        selector: &Selector,
+        look: &Look,
+        window: i64,
+    ) -> Result<Box<dyn Selection + 'a>, QueryError> {
+        let (from, to) = look.span();
+        // What stands in several places is read for all of them.
+        let is_shared = self.shared.has_selector(selector);
+        let grouping = selector.grouping.as_ref().filter(|_| !is_shared).map(|(labels, without)| {
+            (labels.as_slice(), if *without { Grouping::Without } else { Grouping::By })
+        });
+        let hints = Hints {
+            step: if look.grid.is_instant() { 0 } else { look.grid.step },
+            window,
+            function: if is_shared { "" } else { selector.function },
+            grouping,
+            starts: self.options.start_timestamps,
+        };
+        let request = Select { matchers: &selector.matchers, from, to, hints };
+        let mut selection = self.source.select(&request, self.budget)?;
+        if selection.series().is_empty()
+            && let Some(made) = super::classic::select(self.source, &request, self.budget)?
+        {
+            selection = made;
+        }
+        self.budget.series(selection.series().len())?;
+        Ok(selection)
+    }
+
+    /// Makes something of each series and hands it on, in the order of the series.
+    pub fn each<T: Send>(
+        &self,
+        selector: &Selector,
+        selection: &dyn Selection,
+        work: &Work<'_, T>,
+        sink: &mut dyn FnMut(T) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let mut worker = Worker::new(self.budget);
+        worker.stats_only = selector.stats_only;
+        let count = selection.series().len();
+        let result = if count < PARALLEL_MIN || self.threads < 2 {
+            let mut reader = selection.reader();
+            (0..count).step_by(BATCH).try_for_each(|from| {
+                let made = worker.batch(selection, &mut *reader, from, work)?;
+                made.into_iter().try_for_each(&mut *sink)
+            })
+        } else {
+            self.each_by_two(selection, work, sink, &mut worker)
+        };
+        self.note_all(worker.notes);
+        result
+    }
+
+    /// Even batches here, odd ones by a second thread; its channel holds two, so that neither runs far ahead.
+    fn each_by_two<T: Send>(
+        &self,
+        selection: &dyn Selection,
+        work: &Work<'_, T>,
+        sink: &mut dyn FnMut(T) -> Result<(), QueryError>,
+        worker: &mut Worker<'_>,
+    ) -> Result<(), QueryError> {
+        let (budget, count) = (self.budget, selection.series().len());
+        let stats_only = worker.stats_only;
+        let (sender, receiver): (SyncSender<Batch<T>>, Receiver<Batch<T>>) = sync_channel(2);
+        let (result, notes) = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("promql-read".to_owned());
+            let second = thread.spawn_scoped(scope, move || {
+                let mut worker = Worker { stats_only, ..Worker::new(budget) };
+                let mut reader = selection.reader();
+                for from in (BATCH..count).step_by(2 * BATCH) {
+                    let made = worker.batch(selection, &mut *reader, from, work);
+                    let failed = made.is_err();
+                    if sender.send(made).is_err() || failed {
+                        break;
+                    }
+                }
+                worker.notes
+            });
+            let mut reader = selection.reader();
+            let result = (0..count).step_by(BATCH).enumerate().try_for_each(|(number, from)| {
+                // Where no thread can be had, this one does it all.
+                let made = if number % 2 == 0 || second.is_err() {
+                    worker.batch(selection, &mut *reader, from, work)?
+                } else {
+                    receiver.recv().map_err(|_| QueryError::internal("a reading thread ended early"))??
+                };
+                made.into_iter().try_for_each(&mut *sink)
+            });
+            drop(receiver);
+            let notes = second.ok().and_then(|second| second.join().ok());
+            (result, notes.unwrap_or_default())
+        });
+        self.note_all(notes);
+        result
+    }
+
+    /// How an instant selector looks at samples.
+    pub fn instant_look(&self, selector: &Selector, grid: Grid) -> Look {
+        let after = match selector.extended {
+            Some(Extended::Smoothed) => self.options.lookback,
+            Some(Extended::Anchored) | None => 0,
+        };
+        let before = self.options.lookback;
+        Look { grid, at: selector.at, offset: selector.offset, before, after }
+    }
+
+    /// An instant selector.
+    pub fn select(&self, selector: &Selector, grid: Grid) -> Result<Frame, QueryError> {
+        let mut columns = Vec::new();
+        self.select_each(selector, grid, &mut |column| {
+            columns.push(column);
+            Ok(())
+        })?;
+        Ok(Frame::Vector(columns))
+    }
+
+    /// An instant selector, series by series.
+    pub fn select_each(
+        &self,
+        selector: &Selector,
+        grid: Grid,
+        sink: &mut dyn FnMut(Column) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let look = self.instant_look(selector, grid);
+        let selection = self.find(selector, &look, 0)?;
+        if selector.extended == Some(Extended::Smoothed) {
+            let work = |worker: &mut Worker<'_>, labels: &Labels, column: source::Column| {
+                super::extended::smooth(worker, labels, column, &look, selector.position)
+            };
+            return self.each(selector, &*selection, &work, sink);
+        }
+        let work = |worker: &mut Worker<'_>, labels: &Labels, column: source::Column| {
+            worker.tick(grid.count)?;
+            Ok(latest(worker, labels, &column, &look))
+        };
+        self.each(selector, &*selection, &work, sink)
+    }
+
+    /// Times of the samples that a selector finds, or of the beginnings of their counts.
+    pub fn stamps(&self, selector: &Selector, starts: bool, grid: Grid) -> Result<Frame, QueryError> {
+        if starts && !self.options.start_timestamps {
+            return Ok(Frame::Vector(Vec::new()));
+        }
+        let look = self.instant_look(selector, grid);
+        let selection = self.find(selector, &look, 0)?;
+        let work = |worker: &mut Worker<'_>, labels: &Labels, column: source::Column| {
+            worker.tick(grid.count)?;
+            let Some(mut found) = latest(worker, labels, &column, &look) else { return Ok(None) };
+            found.histograms = None;
+            let bounds = worker.known.bounds(&look, &column.times);
+            let of = if starts { column.starts.as_deref().unwrap_or(&[]) } else { &column.times };
+            for step in 0..grid.count {
+                let at = bounds.at(step).end.wrapping_sub(1);
+                let stamp = of.get(at).copied().unwrap_or(0);
+                if let Some(value) = found.values.get_mut(step) {
+                    *value = millis_to_seconds(stamp);
+                }
+            }
+            Ok(Some(found))
+        };
+        let mut columns = Vec::new();
+        self.each(selector, &*selection, &work, &mut |column| {
+            columns.push(self.drop_name(column));
+            Ok(())
+        })?;
+        self.assembled(columns, grid)
+    }
+
+    /// Adds remarks.
+    pub fn note_all(&self, notes: Annotations) {
+        if !notes.is_empty() {
+            self.notes.borrow_mut().merge(notes);
+        }
+    }
+
+    /// Adds a remark.
+    pub fn note(&self, kind: Kind, position: usize) {
+        self.notes.borrow_mut().add(kind, position);
+    }
+}
+
+/// The latest sample at each step, unless it is too old or a stale marker.
+fn latest(worker: &mut Worker<'_>, labels: &Labels, column: &source::Column, look: &Look) -> Option<Column> {
+    let bounds = worker.known.bounds(look, &column.times);
+    let mut out = Column::empty(labels.clone(), look.grid.count);
+    for step in 0..look.grid.count {
+        let at = bounds.at(step);
+        if at.is_empty() {
+            continue;
+        }
+        let last = at.end - 1;
+        let row = u32::try_from(last).unwrap_or(u32::MAX);
+        let histogram = match column.histograms.is_empty() {
+            true => None,
+            false => column.histograms.binary_search_by_key(&row, |entry| entry.0).ok(),
+        };
+        match histogram.and_then(|found| column.histograms.get(found)) {
+            Some((_, histogram)) if is_stale(histogram.sum) => {}
+            Some((_, histogram)) => out.set_histogram(step, Arc::clone(histogram)),
+            None => match column.values.get(last) {
+                Some(value) if !is_stale(*value) => out.set(step, *value),
+                _ => {}
+            },
+        }
+    }
+    worker.look(out.present.count());
+    out.present.any().then_some(out)
+}
