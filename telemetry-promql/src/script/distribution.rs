@@ -9,6 +9,8 @@ use telemetry_model::{Buckets, NativeHistogram, ResetHint};
 use super::cursor::Cursor;
 use crate::text;
 
+/// How far from 1 buckets may begin: the finest schema's last index is 2^18, lists are far shorter than the rest.
+const OFFSET_MAX: i32 = 1 << 24;
 /// How many buckets are printed with the empty ones between them.
 const PRINTED_MAX: usize = 1024;
 
@@ -53,6 +55,9 @@ pub fn parse(body: &str) -> Result<(NativeHistogram, bool), String> {
     }
     if histogram.schema == CUSTOM_SCHEMA && histogram.custom_bounds.is_none() {
         histogram.custom_bounds = Some(Arc::default());
+    }
+    if offset.saturating_abs().max(negative_offset.saturating_abs()) > OFFSET_MAX {
+        return Err(format!("histogram: an offset beyond {OFFSET_MAX}"));
     }
     histogram.positive = (offset..).zip(counts).collect();
     histogram.negative = (negative_offset..).zip(negative_counts).collect();

@@ -345,6 +345,13 @@ mod tests {
         assert_eq!((two.line, two.times.end, two.times.step), (13, 600_000, 300_000));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_line_makes_the_reader_panic(line in "(load 1m\n |eval instant at 1m )?[ -~é]{0,40}(\\{\\{[ -~]{0,20}\\}\\})?[-+x0-9_ ]{0,12}") {
+            let _ = read(&line);
+        }
+    }
+
     #[test]
     fn errors_name_their_line() {
         for (text, line) in [
