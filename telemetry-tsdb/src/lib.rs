@@ -11,4 +11,4 @@ pub mod fs;
 pub mod head;
 pub mod index;
 pub mod log;
-mod wire;
+pub mod wire;

@@ -13,6 +13,7 @@ mod bench;
 mod bless;
 mod build_ebpf;
 mod check;
+mod fuzz;
 mod kernel;
 mod promqltest;
 mod run;
@@ -76,6 +77,8 @@ enum Task {
         #[arg(long)]
         refresh: bool,
     },
+    /// Every decoder and the query language by libFuzzer, with the address sanitizer
+    Fuzz(fuzz::Options),
     /// Simulated crashes of the store by the hundred thousand; a seed plays a failure again
     Soak(soak::Options),
     /// Every figure, one JSON line each
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::command(),
         Task::Bless => bless::bless(),
         Task::Kernel { versions, refresh } => kernel::kernel(&versions, refresh.into()),
+        Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Soak(options) => soak::soak(&options),
         Task::Bench { name } => bench::bench(name.as_deref()),
         Task::Promqltest { paths } => promqltest::promqltest(&paths),
