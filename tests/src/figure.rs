@@ -26,13 +26,41 @@ pub fn print(
     peer: &str,
     samples: usize,
 ) -> Result<()> {
-    let ok = bar.is_none_or(|bar| value <= bar);
+    let is_met = bar.is_none_or(|bar| value <= bar);
+    line(bench, name, value, unit, (bar, is_met), peer, samples)
+}
+
+/// Prints a figure that is held to at least its bar.
+///
+/// # Errors
+/// If nobody reads.
+pub fn print_at_least(
+    bench: &str,
+    name: &str,
+    value: f64,
+    unit: &str,
+    bar: f64,
+    samples: usize,
+) -> Result<()> {
+    let unit = format!("{unit}, at least");
+    line(bench, name, value, &unit, (Some(bar), value >= bar), "", samples)
+}
+
+fn line(
+    bench: &str,
+    name: &str,
+    value: f64,
+    unit: &str,
+    (bar, is_met): (Bar, bool),
+    peer: &str,
+    samples: usize,
+) -> Result<()> {
     let bar = bar.map_or(Value::Null, |bar| json!(bar));
     let (value, peer) = (json!(rounded(value)), json!(peer));
     // By hand, because this order is the one that people read.
     writeln!(
         std::io::stdout(),
-        "{{\"bench\":\"{bench}\",\"name\":\"{name}\",\"value\":{value},\"unit\":\"{unit}\",\"bar\":{bar},\"ok\":{ok},\
+        "{{\"bench\":\"{bench}\",\"name\":\"{name}\",\"value\":{value},\"unit\":\"{unit}\",\"bar\":{bar},\"ok\":{is_met},\
          \"peer\":{peer},\"samples\":{samples}}}"
     )
     .context("print")

@@ -35,16 +35,38 @@ impl Response {
 /// # Errors
 /// If the server cannot be reached, or does not answer in HTTP/1.1.
 pub fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
+    exchange("GET", address, path, headers, None)
+}
+
+/// Sends a body.
+///
+/// # Errors
+/// If the server cannot be reached, or does not answer in HTTP/1.1.
+pub fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Response> {
+    exchange("POST", address, path, headers, Some(body))
+}
+
+fn exchange(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> Result<Response> {
     let limit = crate::host::scaled(TIMEOUT);
-    let mut stream = TcpStream::connect_timeout(&address, limit).context("connect to the agent")?;
+    let mut stream = TcpStream::connect_timeout(&address, limit).context("connect to the server")?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
-    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
+    if let Some(body) = body {
+        request.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
     request.push_str("\r\n");
     stream.write_all(request.as_bytes()).context("send the request")?;
+    stream.write_all(body.unwrap_or_default()).context("send the body")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).context("read the answer")?;
     parse(&answer)

@@ -8,9 +8,11 @@ use anyhow::{Result, bail};
 use crate::build_ebpf::{self, EbpfFeatures};
 use crate::cargo::{self, Target, cargo_for_tests};
 use crate::setup::Need;
-use crate::{setup, shell};
+use crate::{cache, peers, setup, shell};
 
 const PREFIX: &str = "bench-";
+/// The one that has peers.
+const STORE: &str = "store";
 
 /// Runs one benchmark, or all.
 ///
@@ -24,14 +26,24 @@ pub fn bench(name: Option<&str>) -> Result<()> {
     if chosen.is_empty() {
         bail!("no benchmark {}; there are: {}", name.unwrap_or("at all"), known.join(", "));
     }
-    build_ebpf::build_ebpf(&EbpfFeatures::default())?;
-    // For `perf bench sched pipe`, the densest stream of context switches at hand.
-    setup::ensure(&[Need::program("linux-perf", "perf")])?;
-    cargo::build_agent()?;
+    // The store needs no kernel; whoever asks for it alone does not wait for the programs' build.
+    if chosen != [STORE] {
+        build_ebpf::build_ebpf(&EbpfFeatures::default())?;
+        // For `perf bench sched pipe`, the densest stream of context switches at hand.
+        setup::ensure(&[Need::program("linux-perf", "perf")])?;
+        cargo::build_agent()?;
+    }
+    let peers = if chosen.contains(&STORE) { peers::ensure() } else { None };
+    let recordings = cache::dir()?.join("recordings");
     for bench in chosen {
         let program = format!("{PREFIX}{bench}");
         let args = ["run", "--quiet", "--release", "--package", "telemetry-tests", "--bin", &program];
-        shell::shown(&mut cargo_for_tests(&args))?;
+        let mut command = cargo_for_tests(&args);
+        command.env("TELEMETRY_RECORDINGS", &recordings);
+        if let Some(dir) = &peers {
+            command.env("TELEMETRY_PEERS", dir);
+        }
+        shell::shown(&mut command)?;
     }
     Ok(())
 }

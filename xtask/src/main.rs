@@ -1,6 +1,6 @@
 //! The project's commands: `cargo xtask --help`.
 //!
-//! One file per command; `setup`, `toolchain`, `shell`, `cache`, `cargo` and `paths` are what they
+//! One file per command; `setup`, `toolchain`, `shell`, `apt`, `peers`, `cache`, `cargo` and `paths` are what they
 //! share. A command makes the machine ready first and says so, line by line; when everything is in
 //! place no command touches the network.
 #![expect(
@@ -21,9 +21,11 @@ mod soak;
 mod test;
 mod tidy;
 
+mod apt;
 mod cache;
 mod cargo;
 mod paths;
+mod peers;
 mod results;
 mod setup;
 mod shell;

@@ -9,14 +9,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::apt::Apt;
 use crate::{cache, setup, shell};
 
 use super::Refresh;
 
 /// Between them these suites carry every kernel from 6.1 on that Debian still builds.
 const SUITES: [&str; 4] = ["bookworm", "trixie", "trixie-backports", "sid"];
-/// Signs all of them; its package is part of every Debian system.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// From 6.19 on the kernel and its modules are packages of their own.
 const PACKAGES: [&str; 3] = ["linux-image", "linux-binary", "linux-modules"];
 /// Versions of one minor, or minors for `newest`, that are tried before giving up.
@@ -35,6 +34,7 @@ pub struct Kernel {
 #[derive(Debug)]
 pub struct Archive {
     dir: PathBuf,
+    apt: Apt,
     refresh: Refresh,
     /// Versions that the index names, newest first; read when it is first needed.
     index: Option<Vec<String>>,
@@ -45,7 +45,8 @@ pub struct Archive {
 impl Archive {
     /// The archive, not asked yet.
     pub fn new(refresh: Refresh) -> Result<Self> {
-        Ok(Self { dir: cache::dir()?.join("kernels"), refresh, index: None })
+        let dir = cache::dir()?.join("kernels");
+        Ok(Self { apt: Apt::new(dir.join(".apt")), dir, refresh, index: None })
     }
 
     /// The kernel for `6.12`, for a whole version, or for `newest`.
@@ -119,8 +120,7 @@ impl Archive {
         if let Some(index) = &self.index {
             return Ok(index.clone());
         }
-        let lists = self.dir.join(".apt/lists");
-        if self.refresh == Refresh::Yes || !lists.is_dir() {
+        if self.refresh == Refresh::Yes || !self.apt.has_lists() {
             self.update()?;
         }
         const NAMES: &str = r"^linux-image-[0-9]+\.[0-9]+\.[0-9].*-cloud-amd64$";
@@ -142,36 +142,15 @@ impl Archive {
         Ok(found.lines().filter_map(package).collect())
     }
 
-    /// Asks the mirror what there is, with lists of our own: the machine's stay as they are.
     fn update(&self) -> Result<()> {
-        let mirror = mirror()?;
         setup::say("asking the archive which kernels there are");
-        for sub in ["lists/partial", "cache/archives/partial"] {
-            let dir = self.dir.join(".apt").join(sub);
-            fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        }
-        let line = |suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
-        let sources: String = SUITES.map(line).concat();
-        fs::write(self.dir.join(".apt/sources.list"), sources).context("write the list of sources")?;
-        shell::quiet(self.apt("apt-get").args(["--quiet", "update"]))?;
-        Ok(())
+        self.apt.update(&SUITES)
     }
 
-    /// An apt tool that reads our sources and lists instead of the machine's.
+    /// The guests are of one architecture, whatever this machine is.
     fn apt(&self, tool: &str) -> Command {
-        let own = self.dir.join(".apt");
-        let mut command = Command::new(tool);
-        let mut option = |name: &str, value: &Path| {
-            command.arg("-o").arg(format!("{name}={}", value.display()));
-        };
-        option("Dir::State::Lists", &own.join("lists"));
-        option("Dir::Cache", &own.join("cache"));
-        option("Dir::Etc::SourceList", &own.join("sources.list"));
-        for unused in ["Dir::Etc::SourceParts", "Dir::Etc::Preferences", "Dir::Etc::PreferencesParts"] {
-            option(unused, Path::new("/dev/null"));
-        }
-        command.args(["-o", "APT::Sandbox::User=root", "-o", "APT::Architecture=amd64"]);
-        command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
+        let mut command = self.apt.command(tool);
+        command.args(["-o", "APT::Architecture=amd64"]);
         command
     }
 }
@@ -214,14 +193,6 @@ pub fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// The mirror of this machine's own sources that carries Debian itself.
-fn mirror() -> Result<String> {
-    let mut command = setup::apt_get(&["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);
-    let repositories = shell::quiet(&mut command)?;
-    let main = repositories.lines().find(|uri| uri.trim_end_matches('/').ends_with("/debian"));
-    main.map(str::to_owned).ok_or_else(|| anyhow!("apt knows no mirror of Debian's archive here"))
 }
 
 /// Versions to try for a name, best first.

@@ -3,6 +3,8 @@
 //! One JSON line a figure on standard output. Every section is a process of its own, so that one's memory is not
 //! another's: the program calls itself with the section's name.
 
+mod hard;
+mod peers;
 mod sections;
 
 use std::io::Write as _;

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use telemetry_model::{MatchOp, Matcher, NativeHistogram};
 use telemetry_tests::datagen::{self, Generator, Rng};
 use telemetry_tests::figure;
+use telemetry_tests::peer::bytes_below;
 use telemetry_tsdb::db::{Config, Db, SeriesRef, Work};
 use telemetry_tsdb::fs::sim::SimClock;
 use telemetry_tsdb::fs::{RealStorage, Storage};
@@ -15,8 +16,8 @@ use telemetry_tsdb::head::Sample;
 use telemetry_tsdb::index::{Limits, OwnerRef};
 
 /// A whole number of two-hour buckets.
-const START: i64 = 1_699_999_200_000;
-const TICKS: i64 = 1440;
+pub const START: i64 = 1_699_999_200_000;
+pub const TICKS: i64 = 1440;
 const SERIES: usize = 20_000;
 /// Ticks that are not appended but written, to see the log by itself.
 const SETTLE_MS: i64 = 3 * 3_600_000;
@@ -27,17 +28,23 @@ const BOUNDS: std::ops::Range<i32> = -88..40;
 type Section = (&'static str, fn() -> Result<()>);
 
 /// All of them.
-pub const SECTIONS: [Section; 5] = [
+pub const SECTIONS: [Section; 8] = [
     ("append", append),
     ("memory", memory),
+    ("hard", crate::hard::hard),
     ("restart", restart),
     ("churn", churn),
     ("histograms", histograms),
+    ("peers", crate::peers::peers),
+    ("recorded", crate::peers::recorded),
 ];
 
-struct Store {
-    db: Db,
-    clock: Arc<SimClock>,
+/// A store on disk with a clock that is set.
+pub struct Store {
+    /// The store.
+    pub db: Db,
+    /// Its clock.
+    pub clock: Arc<SimClock>,
 }
 
 fn config() -> Config {
@@ -45,14 +52,16 @@ fn config() -> Config {
     Config { limits, free_floor_bytes: 0, ..Config::default() }
 }
 
-fn open(dir: &Path, now: i64) -> Result<Store> {
+/// Opens a store.
+pub fn open(dir: &Path, now: i64) -> Result<Store> {
     let clock = Arc::new(SimClock::at(now));
     let storage: Arc<dyn Storage> = Arc::new(RealStorage::open(dir)?);
     let (db, _) = Db::open(config(), storage, clock.clone())?;
     Ok(Store { db, clock })
 }
 
-fn series(db: &Db, count: usize) -> Result<Vec<SeriesRef>> {
+/// So many series of the data set, in one group.
+pub fn series(db: &Db, count: usize) -> Result<Vec<SeriesRef>> {
     let group = db.group("bench").context("group")?;
     let mut all = Vec::with_capacity(count);
     for at in 0..count {
@@ -64,11 +73,12 @@ fn series(db: &Db, count: usize) -> Result<Vec<SeriesRef>> {
 }
 
 /// CPU seconds of this process so far.
-fn cpu() -> f64 {
+pub fn cpu() -> f64 {
     telemetry_tests::own::cpu_seconds()
 }
 
-fn resident() -> f64 {
+/// Resident bytes of this process.
+pub fn resident() -> f64 {
     telemetry_tests::own::resident_bytes()
 }
 
@@ -76,13 +86,25 @@ fn log_bytes(dir: &Path) -> f64 {
     bytes_below(&dir.join("log"))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "file sizes")]
-fn bytes_below(dir: &Path) -> f64 {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum::<u64>() as f64
+/// Does all housekeeping that is due.
+pub fn maintain(db: &Db) {
+    while db.maintain() != Work::Nothing {}
 }
 
-fn print(name: &str, value: f64, unit: &str, bar: Option<f64>, peer: &str) -> Result<()> {
+/// Does what is due so long after the newest sample. Returns the bytes of the files.
+pub fn settle(db: &Db, clock: &SimClock, newest: i64, dir: &Path, after_ms: i64) -> f64 {
+    clock.set(newest + after_ms);
+    maintain(db);
+    bytes_below(&dir.join("blocks"))
+}
+
+/// Prints a figure that is better the larger it is.
+pub fn at_least(name: &str, value: f64, unit: &str, bar: f64) -> Result<()> {
+    figure::print_at_least("store", name, value, unit, bar, 1)
+}
+
+/// Prints a figure.
+pub fn print(name: &str, value: f64, unit: &str, bar: Option<f64>, peer: &str) -> Result<()> {
     figure::print("store", name, value, unit, bar, peer, 1)
 }
 
@@ -114,41 +136,36 @@ fn append() -> Result<()> {
         let now = log_bytes(dir.path());
         log += now - logged;
         let before = cpu();
-        while db.maintain() != Work::Nothing {}
+        maintain(&db);
         flush += cpu() - before;
         logged = log_bytes(dir.path());
     }
     let samples = SERIES as f64 * TICKS as f64;
-    print(
-        "append with log, without writing windows",
-        samples / (spent + commits) / 1e6,
-        "M samples/CPU-s, at least 15",
-        None,
-        "Prometheus 3.5: 5.3",
-    )?;
+    let rate = samples / (spent + commits) / 1e6;
+    at_least("append with log, without writing windows", rate, "M samples/CPU-s", 15.0)?;
     print("append alone", spent / samples * 1e9, "ns a sample", None, "")?;
     print("commit", commits / samples * 1e9, "ns a sample", None, "")?;
     print("write windows", flush / samples * 1e9, "ns a sample", None, "")?;
-    print("log", log / samples, "B a sample", Some(2.0), "Prometheus 3.5: 8.9")?;
+    print("log", log / samples, "B a sample", Some(2.0), "")?;
     clock.set(START + TICKS * 5000 + 60_000);
-    while db.maintain() != Work::Nothing {}
+    maintain(&db);
     print(
         "fresh files with index",
         bytes_below(&dir.path().join("blocks")) / samples,
         "B a sample",
         Some(1.30),
-        "Prometheus 3.5: 3.87",
+        "",
     )?;
     let before = cpu();
     clock.set(START + TICKS * 5000 + SETTLE_MS);
-    while db.maintain() != Work::Nothing {}
+    maintain(&db);
     print("compaction", (cpu() - before) / samples * 1e9, "ns a sample", None, "")?;
     print(
         "compacted with index",
         bytes_below(&dir.path().join("blocks")) / samples,
         "B a sample",
         Some(1.10),
-        "VictoriaMetrics 1.145: 1.31",
+        "",
     )?;
     check(&db)?;
     select(&db)
@@ -230,7 +247,7 @@ fn memory() -> Result<()> {
             all.iter().zip(values).map(|(series, value)| (*series, Sample::Float(*value))),
         );
         db.commit()?;
-        while db.maintain() != Work::Nothing {}
+        maintain(&db);
         most = most.max(resident());
     }
     print(
@@ -238,7 +255,7 @@ fn memory() -> Result<()> {
         (most - indexed) / MANY as f64,
         "B a series",
         Some(1200.0),
-        "Prometheus 3.5: 7,800 in all",
+        "",
     )?;
     Ok(())
 }
@@ -268,7 +285,7 @@ fn restart() -> Result<()> {
         anyhow::ensure!(!column.times.is_empty(), "no samples after the restart");
     }
     let took = before.elapsed().as_secs_f64();
-    print("kill -9 to first answer, 20,000 series, 2 h", took, "s", Some(1.0), "Prometheus 3.5: 3.8")?;
+    print("kill -9 to first answer, 20,000 series, 2 h", took, "s", Some(1.0), "")?;
     print("the same in CPU", cpu() - cpu_before, "s", None, "")
 }
 
@@ -287,7 +304,7 @@ fn write_and_die(dir: &Path, ticks: i64) -> Result<()> {
             all.iter().zip(values).map(|(series, value)| (*series, Sample::Float(*value))),
         );
         db.commit()?;
-        while db.maintain() != Work::Nothing {}
+        maintain(&db);
     }
     telemetry_tests::own::kill();
     Ok(())
@@ -333,7 +350,7 @@ fn churn() -> Result<()> {
                 next += 1;
             }
         }
-        while db.maintain() != Work::Nothing {}
+        maintain(&db);
         peak = peak.max(resident());
         if tick % 240 == 239 {
             peaks.push((peak, db.stats()));
@@ -407,10 +424,10 @@ fn histograms() -> Result<()> {
             }
             db.append_row(group, t, cells);
             db.commit()?;
-            while db.maintain() != Work::Nothing {}
+            maintain(&db);
         }
         clock.set(START + TICKS * 5000 + SETTLE_MS);
-        while db.maintain() != Work::Nothing {}
+        maintain(&db);
         sizes.push(bytes_below(&dir.path().join("blocks")));
     }
     let [native, classic] = sizes.as_slice() else { anyhow::bail!("two forms") };
