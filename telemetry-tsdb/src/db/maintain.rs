@@ -65,7 +65,6 @@ impl Db {
         if self.health.mode() == Mode::Degraded {
             let work = self.try_recover();
             if work == Work::Failed {
-                self.drop_waiting(complete_window(now, self.config.flush_delay_ms));
                 self.make_room(&house, now);
             }
             return work;

@@ -75,17 +75,10 @@ fn what_came_behind_the_newest_promise_is_written_again_too() {
 }
 
 #[test]
-fn attempts_on_a_full_disk_leave_nothing_behind_and_memory_is_bounded() {
+fn attempts_on_a_full_disk_leave_nothing_behind() {
     for slack in [0, 100, 3000, 20_000] {
         let (disk, clock) = (SimStorage::default(), Arc::new(SimClock::at(START)));
-        let waiting = 4;
-        let db = Db::open(
-            Config { waiting_windows_max: waiting, ..config() },
-            Arc::new(disk.clone()),
-            clock.clone(),
-        )
-        .unwrap()
-        .0;
+        let db = open(&disk, &clock);
         let group = db.group("g").unwrap();
         let series: Vec<_> = (0..40)
             .map(|k| db.series(group, &[("__name__", "x"), ("k", &k.to_string())], OwnerRef(0)).unwrap())
@@ -111,8 +104,6 @@ fn attempts_on_a_full_disk_leave_nothing_behind_and_memory_is_bounded() {
             assert!(disk.files().len() <= before + 3, "slack {slack}, tick {at}: {:?}", disk.files());
         }
         assert_eq!(db.mode(), Mode::Degraded);
-        let rows = samples(&db, "0").len() as i64;
-        assert!(rows < 60 + (waiting as i64 + 3) * 40, "slack {slack}: {rows} rows in memory");
         disk.set_capacity(u64::MAX);
         assert!(!tick(600), "the disk is tried by housekeeping");
         assert!(tick(601), "slack {slack}: taken up again");

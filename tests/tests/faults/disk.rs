@@ -34,7 +34,7 @@ struct Held {
 impl Held {
     fn open(dir: &Path, mut ledger: Ledger) -> Result<Self> {
         let clock = Arc::new(SimClock::at(ledger.now().max(START)));
-        let (db, _) = Db::open(config(), Arc::new(RealStorage::open(dir)?), clock.clone())?;
+        let (db, _) = Db::open(config(), Arc::new(writer::hold(dir)?), clock.clone())?;
         ledger.take(Note::Open { durable: db.durable_through() });
         Ok(Self { db, clock, ledger })
     }

@@ -206,8 +206,8 @@ fn is_block(path: &Path) -> bool {
 
 impl Mortal {
     /// A directory whose holder dies by `fate`.
-    pub fn open(dir: &Path, fate: Arc<Fate>) -> io::Result<Self> {
-        Ok(Self { inner: RealStorage::open(dir)?, fate })
+    pub fn new(inner: RealStorage, fate: Arc<Fate>) -> Self {
+        Self { inner, fate }
     }
 
     fn file(&self, path: &Path, inner: Arc<dyn File>) -> Arc<dyn File> {

@@ -1,6 +1,6 @@
 //! The writing process and the hand that starts, follows and kills it.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use telemetry_tests::host::eventually;
 use telemetry_tests::loopdev::Mount;
 use telemetry_tsdb::db::Db;
 use telemetry_tsdb::fs::sim::SimClock;
@@ -91,7 +92,7 @@ pub fn run_if_asked() -> Result<()> {
     let (life, now, ticks) = (life.parse()?, now.parse()?, ticks.parse::<u64>()?);
     let clock = Arc::new(SimClock::at(now));
     fate.enter(Phase::Opening);
-    let storage: Arc<dyn Storage> = Arc::new(Mortal::open(Path::new(dir), Arc::clone(&fate))?);
+    let storage: Arc<dyn Storage> = Arc::new(Mortal::new(hold(Path::new(dir))?, Arc::clone(&fate)));
     let (db, report) = Db::open(config(), storage, clock.clone())?;
     ensure!(report.damaged.is_empty(), "damaged files: {:?}", report.damaged);
     fate.enter(Phase::Idle);
@@ -231,13 +232,30 @@ fn phase_in(note: &Path) -> Phase {
     Phase::of(std::fs::read(note).ok().and_then(|bytes| bytes.first().copied()).unwrap_or(0))
 }
 
+/// Takes a directory whose last holder is dead. A process that another test starts at this moment has the lock's
+/// descriptor until it runs its program.
+///
+/// # Errors
+/// If it stays held, or cannot be used.
+pub fn hold(dir: &Path) -> Result<RealStorage> {
+    let mut held = None;
+    eventually("the directory is free", Duration::from_secs(5), || match RealStorage::open(dir) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        other => {
+            held = Some(other?);
+            Ok(true)
+        }
+    })?;
+    held.context("no holder")
+}
+
 /// Opens a store as the next process would.
 ///
 /// # Errors
 /// If it cannot be opened, or a file is damaged.
 pub fn open(dir: &Path, now: i64) -> Result<Db> {
     let clock = Arc::new(SimClock::at(now.max(START)));
-    let (db, report) = Db::open(config(), Arc::new(RealStorage::open(dir)?), clock)?;
+    let (db, report) = Db::open(config(), Arc::new(hold(dir)?), clock)?;
     ensure!(report.damaged.is_empty(), "damaged files: {:?}", report.damaged);
     Ok(db)
 }
@@ -248,7 +266,7 @@ pub fn open(dir: &Path, now: i64) -> Result<Db> {
 /// As [`open`].
 pub fn look(dir: &Path, now: i64) -> Result<Db> {
     let clock = Arc::new(SimClock::at(now.max(START)));
-    let (db, report) = Db::open_read_only(config(), Arc::new(RealStorage::open(dir)?), clock)?;
+    let (db, report) = Db::open_read_only(config(), Arc::new(RealStorage::open_unlocked(dir)?), clock)?;
     ensure!(report.damaged.is_empty(), "damaged files: {:?}", report.damaged);
     Ok(db)
 }
