@@ -177,10 +177,17 @@ impl Mount {
     /// If somebody still has a file of it open, or what is on the device cannot be mounted.
     pub fn again(self, device: &LoopDevice) -> Result<Self> {
         let target = CString::new(self.point.path().as_os_str().as_bytes())?;
-        // SAFETY: a string with an end that outlives the call.
-        if unsafe { libc::umount2(target.as_ptr(), 0) } != 0 {
-            return Err(io::Error::last_os_error()).context("unmount");
-        }
+        // A process that another test starts at this moment has our files until it runs its program.
+        crate::host::eventually("nobody has a file open there", Duration::from_secs(5), || {
+            // SAFETY: a string with an end that outlives the call.
+            if unsafe { libc::umount2(target.as_ptr(), 0) } == 0 {
+                return Ok(true);
+            }
+            match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::EBUSY) => Ok(false),
+                error => Err(error).context("unmount"),
+            }
+        })?;
         // Dropping it unmounts once more, which fails: nothing is mounted there.
         Self::new(&device.node(), self.kind, "")
     }

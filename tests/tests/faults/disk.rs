@@ -1,18 +1,17 @@
-//! Disks that are full, read-only, or tell lies about a sync; and two holders of one directory.
+//! Disks that are full or read-only, and two holders of one directory.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use telemetry_tests::host::{Skip, eventually, root_test};
+use telemetry_tests::host::root_test;
 use telemetry_tests::loopdev::{FileSystem, LoopDevice, Mount, sparse};
 use telemetry_tsdb::db::{Db, Mode, Work};
 use telemetry_tsdb::fs::sim::SimClock;
-use telemetry_tsdb::fs::{Clock as _, RealStorage};
+use telemetry_tsdb::fs::{Clock as _, RealStorage, Storage};
 
 use crate::ledger::{Ledger, Note};
 use crate::load::{Load, START, config};
@@ -23,7 +22,7 @@ const RECOVERY_LIMIT_MS: i64 = 30_000;
 const CALL_EVERY_MS: i64 = 5000;
 
 /// A store of this very process, and its books.
-struct Held {
+pub struct Held {
     db: Db,
     clock: Arc<SimClock>,
     ledger: Ledger,
@@ -32,15 +31,25 @@ struct Held {
 // === impl Held ===
 
 impl Held {
-    fn open(dir: &Path, mut ledger: Ledger) -> Result<Self> {
+    fn open(dir: &Path, ledger: Ledger) -> Result<Self> {
+        Self::over(Arc::new(writer::hold(dir)?), ledger)
+    }
+
+    /// Opens a store on some disk.
+    pub fn over(storage: Arc<dyn Storage>, mut ledger: Ledger) -> Result<Self> {
         let clock = Arc::new(SimClock::at(ledger.now().max(START)));
-        let (db, _) = Db::open(config(), Arc::new(writer::hold(dir)?), clock.clone())?;
+        let (db, _) = Db::open(config(), storage, clock.clone())?;
         ledger.take(Note::Open { durable: db.durable_through() });
         Ok(Self { db, clock, ledger })
     }
 
     /// A life of so many ticks, one step at a time.
-    fn live(&mut self, life: u64, ticks: u64, mut each: impl FnMut(u64, &Db) -> Result<()>) -> Result<()> {
+    pub fn live(
+        &mut self,
+        life: u64,
+        ticks: u64,
+        mut each: impl FnMut(u64, &Db) -> Result<()>,
+    ) -> Result<()> {
         let Self { db, clock, ledger } = self;
         let now = ledger.now().max(START);
         let mut witness = |notes: &[Note]| {
@@ -57,8 +66,13 @@ impl Held {
         Ok(())
     }
 
+    /// Lets go of the store and keeps its books.
+    pub fn close(self) -> Ledger {
+        self.ledger
+    }
+
     /// Calls housekeeping as an agent does that has nothing to record, until the disk is taken up again.
-    fn recovers(&self) -> Result<()> {
+    pub fn recovers(&self) -> Result<()> {
         let from = self.clock.now_ms();
         while self.clock.now_ms() - from <= RECOVERY_LIMIT_MS {
             self.clock.set(self.clock.now_ms() + CALL_EVERY_MS);
@@ -194,96 +208,4 @@ fn a_directory_has_one_holder_and_the_lock_goes_with_its_death() -> Result<()> {
     running.end_after(Duration::ZERO, writer::Death::Kill, &mut ledger)?;
     ensure!(dir.join("lock").exists(), "the file stays, and locks nobody out");
     ledger.check(&writer::open(&dir, ledger.now())?).map(drop)
-}
-
-/// A block device whose writes can be made to fail: nbdkit's error filter, seen as a file through FUSE.
-struct Faulty {
-    fuse: Child,
-    point: tempfile::TempDir,
-    trigger: std::path::PathBuf,
-}
-
-// === impl Faulty ===
-
-impl Faulty {
-    fn over(image: &Path) -> Result<Self> {
-        for program in ["nbdkit", "nbdfuse", "fusermount3"] {
-            let there = Command::new(program).arg("--version").stdout(Stdio::null()).status();
-            if !there.is_ok_and(|status| status.success()) {
-                return Err(Skip(format!("no {program}")).into());
-            }
-        }
-        let point = tempfile::tempdir()?;
-        let (target, trigger) = (point.path().join("disk"), image.with_extension("fail"));
-        fs::write(&target, "")?;
-        let fuse = Command::new("nbdfuse")
-            .arg(&target)
-            .args(["--command", "nbdkit", "-s", "--exit-with-parent", "file"])
-            .arg(image)
-            .args(["--filter=error", "error-pwrite=EIO", "error-pwrite-rate=100%"])
-            .arg(format!("error-pwrite-file={}", trigger.display()))
-            .stdout(Stdio::null())
-            .stderr(File::create(image.with_extension("log"))?)
-            .spawn()
-            .context("nbdfuse")?;
-        let faulty = Self { fuse, point, trigger };
-        let len = fs::metadata(image)?.len();
-        let served = eventually("nbdfuse serves the image", Duration::from_secs(5), || {
-            Ok(fs::metadata(faulty.path()).is_ok_and(|meta| meta.len() == len))
-        });
-        match served {
-            Ok(()) => Ok(faulty),
-            Err(error) => {
-                let log = fs::read_to_string(image.with_extension("log")).unwrap_or_default();
-                Err(Skip(format!("nbdfuse does not work here: {error:#}: {}", log.trim())).into())
-            }
-        }
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.point.path().join("disk")
-    }
-}
-
-impl Drop for Faulty {
-    fn drop(&mut self) {
-        // They fail only if it is gone already.
-        let _ = Command::new("fusermount3").arg("-u").arg(self.path()).status();
-        let _ = self.fuse.kill();
-        let _ = self.fuse.wait();
-    }
-}
-
-#[test]
-fn a_sync_that_fails_and_then_lies_costs_no_promise() {
-    root_test(|| {
-        let root = tempfile::tempdir()?;
-        let faulty = Faulty::over(&sparse(root.path(), 64 << 20)?)?;
-        let device = LoopDevice::over(&faulty.path())?;
-        // Without a journal the kernel goes on after an error, and a later sync of the same file says that all is well.
-        let mut mount =
-            Mount::fresh_with(&device, FileSystem::Ext4, &["-O", "^has_journal"], "errors=continue")?;
-        let mut ledger = Ledger::default();
-        let mut failures = 0;
-        for round in 0..4 {
-            let dir = mount.path().join("tsdb");
-            let mut held = Held::open(&dir, ledger)?;
-            held.live(2 * round, 25, |_, _| Ok(()))?;
-            fs::write(&faulty.trigger, "")?;
-            held.live(2 * round + 1, 12, |_, _| Ok(()))?;
-            fs::remove_file(&faulty.trigger)?;
-            held.recovers()?;
-            held.live(100 + round, 10, |_, _| Ok(()))?;
-            failures += held.db.health().counters.log_failures.load(std::sync::atomic::Ordering::Relaxed);
-            let Held { db, ledger: books, .. } = held;
-            drop(db);
-            ledger = books;
-            // What the page cache shows and the device does not have goes with the mount.
-            mount = mount.again(&device)?;
-            let dir = mount.path().join("tsdb");
-            ledger.check(&writer::look(&dir, ledger.now())?).with_context(|| format!("round {round}"))?;
-        }
-        ensure!(failures > 0, "no sync failed");
-        Ok(())
-    });
 }

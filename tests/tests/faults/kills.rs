@@ -78,7 +78,7 @@ fn no_acknowledged_sample_is_lost_to_kill_9() -> Result<()> {
         began.elapsed().as_secs_f64()
     );
     println!("{sum}");
-    for phase in Phase::ALL {
+    for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Idle) {
         ensure!(
             met.get(&phase).is_some_and(|n| *n >= DEATHS_A_PHASE * deaths() / DEATHS),
             "{phase:?} was hardly met: {sum}"

@@ -15,6 +15,7 @@ mod agent;
 mod disk;
 mod kills;
 mod ledger;
+mod lies;
 mod load;
 mod mortal;
 mod power;
