@@ -9,7 +9,7 @@ use telemetry_model::{MatchOp, Matcher, NativeHistogram};
 use telemetry_tests::datagen::{self, Generator, Rng};
 use telemetry_tests::figure;
 use telemetry_tests::peer::bytes_below;
-use telemetry_tsdb::db::{Config, Db, SeriesRef, Work};
+use telemetry_tsdb::db::{Config, Db, Retention, SeriesRef, Work};
 use telemetry_tsdb::fs::sim::SimClock;
 use telemetry_tsdb::fs::{RealStorage, Storage};
 use telemetry_tsdb::head::Sample;
@@ -47,9 +47,11 @@ pub struct Store {
     pub clock: Arc<SimClock>,
 }
 
+/// Without tiers: bytes a sample are those of raw samples, as the peers keep them.
 fn config() -> Config {
     let limits = Limits { series: 1 << 20, series_per_family: 1 << 20, ..Limits::default() };
-    Config { limits, free_floor_bytes: 0, ..Config::default() }
+    let retention = Retention { minute_ms: 0, five_minutes_ms: 0, hour_ms: 0, ..Retention::default() };
+    Config { limits, retention, free_floor_bytes: 0, ..Config::default() }
 }
 
 /// Opens a store.
