@@ -66,6 +66,7 @@ impl Db {
             let work = self.try_recover();
             if work == Work::Failed {
                 self.make_room(&house, now);
+                self.bound_waiting(complete_window(now, self.config.flush_delay_ms));
             }
             return work;
         }
@@ -105,6 +106,24 @@ impl Db {
                 self.degrade(&mut writer, &error.to_string());
                 Work::Failed
             }
+        }
+    }
+
+    /// While the disk refuses, only so many windows wait in memory. The oldest go of which nothing was ever acknowledged:
+    /// what was stays, and is no more than it was when the disk began to refuse.
+    fn bound_waiting(&self, done: i64) {
+        let waiting = i64::try_from(self.config.waiting_windows_max).unwrap_or(i64::MAX);
+        let acknowledged = window_of(self.durable_through());
+        let mut writer = self.writer();
+        writer.freeze(done);
+        let through = done.saturating_sub(waiting);
+        let dropped: usize = writer.groups.iter_mut().map(|group| group.forget(acknowledged, through)).sum();
+        if dropped > 0 {
+            self.health.counters.windows_dropped.fetch_add(dropped as u64, Relaxed);
+            tracing::error!(
+                dropped,
+                "the disk has refused for too long: the oldest windows in memory are gone"
+            );
         }
     }
 

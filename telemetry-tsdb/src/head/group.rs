@@ -310,6 +310,17 @@ impl Group {
         gone
     }
 
+    /// Gives up complete windows after `acknowledged`, up to `through`. Returns how many it were.
+    pub fn forget(&mut self, acknowledged: i64, through: i64) -> usize {
+        let before = self.frozen.len();
+        self.frozen.retain(|window| window.number <= acknowledged || window.number > through);
+        let gone = before - self.frozen.len();
+        if gone > 0 {
+            self.publish();
+        }
+        gone
+    }
+
     /// Memory of what the group holds.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -139,3 +139,44 @@ fn a_full_disk_is_no_reason_not_to_start() {
     disk.crash(&mut Rng::new(2));
     assert_eq!(samples(&open(&disk, &clock), "a"), [(START, 1.0), (START + 5, 2.0)]);
 }
+
+#[test]
+fn memory_is_bounded_while_the_disk_refuses_and_no_promise_goes() {
+    let (disk, clock) = (SimStorage::default(), Arc::new(SimClock::at(START)));
+    let config = Config { waiting_windows_max: 3, ..config() };
+    let db = Db::open(config.clone(), Arc::new(disk.clone()), clock.clone()).unwrap().0;
+    let group = db.group("g").unwrap();
+    let series = db.series(group, &[("__name__", "x"), ("k", "a")], OwnerRef(0)).unwrap();
+    let tick = |k: i64| {
+        let t = START + k * 60_000;
+        clock.set(t);
+        assert_eq!(db.append_row(group, t, [(series, Sample::Float(k as f64))]).taken, 1);
+        let result = db.commit();
+        db.maintain();
+        result.is_ok()
+    };
+    let per_window = WINDOW_MS / 60_000;
+    let promised = (0..per_window / 2).filter(|k| tick(*k)).count();
+    assert_eq!(promised as i64, per_window / 2);
+    disk.fail(1, Fault::Broken);
+    let ticks = 12 * per_window;
+    assert!((per_window / 2..ticks).all(|k| !tick(k)), "nothing is promised meanwhile");
+    let got = samples(&db, "a");
+    // The window with the promises, those that may wait, and the open one.
+    let most = (1 + 3 + 2) * per_window;
+    assert!((got.len() as i64) <= most, "{} samples in memory", got.len());
+    let dropped = db.health().counters.all().iter().find(|(name, _)| *name == "windows_dropped").unwrap().1;
+    assert!(dropped >= 6, "{dropped} windows are counted as dropped");
+    disk.heal();
+    while db.maintain() != Work::Nothing {}
+    assert_eq!(db.health().mode(), Mode::Durable);
+    drop(db);
+    disk.crash(&mut Rng::new(1));
+    let db = Db::open(config, Arc::new(disk), clock).unwrap().0;
+    let after = samples(&db, "a");
+    assert_eq!(after, got, "what was in memory when the disk came back is on it");
+    assert_eq!(
+        after.iter().take(promised).map(|(_, value)| *value).collect::<Vec<_>>(),
+        (0..promised).map(|k| k as f64).collect::<Vec<_>>()
+    );
+}
