@@ -130,6 +130,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))?;
     let writer = spawn_recorder(recorder, &pulse)?;
     let deps = api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http };
+    bpf::startup::forget_code();
     let served = serve(listener, deps, &config);
     pulse.stop.store(true, Ordering::Relaxed);
     if worker.join().is_err() {

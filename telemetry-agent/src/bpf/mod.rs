@@ -14,6 +14,7 @@ mod object;
 pub mod privileges;
 mod programs;
 mod slots;
+pub mod startup;
 mod topology;
 
 pub use events::{CgroupEvent, Events};
