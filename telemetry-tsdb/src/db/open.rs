@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use arc_swap::ArcSwap;
 
-use super::maintain::House;
+use super::maintain::{DAY_MS, House};
 use super::writer::Writer;
 use super::{Config, Db, Error, Health, Mode};
-use crate::block::{self, Block, Damage};
+use crate::block::{self, Block, BlockMeta, Damage};
 use crate::fs::{Clock, Storage};
 use crate::head::{LateSamples, window_of};
 use crate::index::{HeadIndex, Owners};
@@ -18,6 +18,8 @@ use crate::wire::Reader;
 
 /// Where files that cannot be read are put.
 const DAMAGED_DIR: &str = "damaged";
+/// No file has more: those of a day are joined, and no more than those.
+const FILE_RANGE_MAX_MS: i64 = 2 * DAY_MS;
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -158,15 +160,20 @@ impl Db {
                     // Half a file of a process that died; its inputs are all still there.
                     let _ = storage.remove(&path);
                 }
-                Some("blk") => match Block::open(storage, &path) {
+                Some("blk") => match Block::open(storage, &path).and_then(|found| as_written(found, &path)) {
                     Ok(found) => blocks.push(Arc::new(found)),
                     Err(damage) => self.set_aside(storage, &path, &damage, report),
                 },
                 _ => {}
             }
         }
+        // A file is made of earlier ones: no damage may make it name others.
+        let sources_of = |found: &BlockMeta| {
+            let earlier = |source: &u64| *source < found.id;
+            found.sources.iter().copied().filter(earlier).collect::<Vec<_>>()
+        };
         let replaced: std::collections::HashSet<u64> =
-            blocks.iter().flat_map(|found| found.meta().sources.iter().copied()).collect();
+            blocks.iter().flat_map(|found| sources_of(found.meta())).collect();
         let (old, live): (Vec<_>, Vec<_>) =
             blocks.into_iter().partition(|found| replaced.contains(&found.meta().id));
         if !self.is_read_only() {
@@ -229,5 +236,19 @@ impl Db {
         let blocks = self.blocks.load();
         let raw = blocks.iter().filter(|found| found.meta().tier_ms == 0 && !found.meta().out_of_order);
         raw.map(|found| window_of(found.meta().max_t)).max().unwrap_or(i64::MIN)
+    }
+}
+
+/// Refuses a file that says of itself what none of ours says. Under another name than its own it would be taken for
+/// the one that bears its number, and removed with it; house keeping walks all of a file's range.
+fn as_written(found: Block, path: &Path) -> Result<Block, Damage> {
+    let damaged = |what| Damage::Frame { file: path.to_owned(), what, offset: 0 };
+    let meta = found.meta();
+    if meta.path() != path {
+        return Err(damaged("name, which is another file's,"));
+    }
+    match meta.max_t.checked_sub(meta.min_t) {
+        Some(0..FILE_RANGE_MAX_MS) => Ok(found),
+        _ => Err(damaged("range")),
     }
 }

@@ -104,11 +104,16 @@ impl FileIndex {
             .map_err(|_| IndexError("does not inflate"))?;
         let mut r = Cursor(&body);
         let mut index = Self::default();
-        let mut last = String::new();
+        let (mut last, mut text) = (String::new(), 0);
         for _ in 0..r.count(2)? {
             let (shared, rest) = (r.number()?, r.number()?);
             let rest = std::str::from_utf8(r.bytes(rest)?).map_err(|_| IndexError("symbol is not UTF-8"))?;
             last = last.get(..shared).ok_or(IndexError("shared prefix"))?.to_owned() + rest;
+            // What symbols share is written once and kept by each.
+            text += last.len();
+            if text > BYTES_MAX {
+                return Err(IndexError("symbols are too long"));
+            }
             index.symbols.push(Arc::from(last.as_str()));
         }
         for _ in 0..r.count(3)? {

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use telemetry_model::{MatchOp, Matcher};
 
 use super::*;
+use crate::codec::put_varint;
 
 type Model = BTreeMap<SeriesId, (Vec<(&'static str, &'static str)>, OwnerRef)>;
 
@@ -166,6 +167,21 @@ fn hostile_expressions_are_refused_quickly() {
             "{expression}"
         );
     }
+}
+
+/// Each symbol is the one before and a letter: 100 KB that would be gigabytes.
+#[test]
+fn a_file_index_whose_symbols_grow_without_bound_is_refused() {
+    let symbols = 40_000u64;
+    let mut body = Vec::new();
+    put_varint(&mut body, symbols);
+    for shared in 0..symbols {
+        put_varint(&mut body, shared);
+        body.extend([1, b'a']);
+    }
+    body.extend([0, 0]);
+    let packed = zstd::bulk::compress(&body, 1).unwrap();
+    assert!(FileIndex::parse(&packed).unwrap_err().to_string().contains("symbols"));
 }
 
 /// Ten per cent of the series are replaced each minute for an hour.

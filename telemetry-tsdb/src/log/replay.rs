@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use super::{BODY_MAX, DIR, HEADER, MAGIC, OVERHEAD, SEGMENT_BYTES_MAX, parse_name};
 use crate::fs::{Storage, read_all};
 
+/// No log gets so far: a higher number is no record's, and the next ones are counted on from what is read.
+const SEQUENCE_MAX: u64 = 1 << 62;
+
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
@@ -47,6 +50,9 @@ fn record_at(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
         return None;
     }
     let (kind, sequence) = (*bytes.get(8)?, u64::from_le_bytes(number(bytes, 9)?));
+    if sequence > SEQUENCE_MAX {
+        return None;
+    }
     Some((Record { sequence, kind, body: bytes.get(HEADER..end)? }, OVERHEAD + len))
 }
 

@@ -46,6 +46,16 @@ fn each_flipped_bit_costs_one_record() {
 }
 
 #[test]
+fn a_number_that_no_log_reaches_is_no_records() {
+    let mut bytes = records(3);
+    put_record(&mut bytes, u64::MAX, 1, &body(u64::MAX % 7));
+    let disk = SimStorage::default();
+    disk.create(&segment_path(0, 0)).unwrap().write_at(&bytes, 0).unwrap();
+    let report = replay(&disk, |record| assert!(record.sequence < 3, "{}", record.sequence)).unwrap();
+    assert_eq!((report.records, report.next_sequence, report.damaged.len()), (3, 3, 1));
+}
+
+#[test]
 fn a_torn_tail_and_missing_sectors_cost_what_they_touch() {
     let clean = records(40);
     for end in 0..clean.len() {

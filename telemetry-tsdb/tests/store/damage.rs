@@ -1,13 +1,16 @@
 //! Every byte of every file of a store, flipped: an error, a counted loss, or harmless; never a wrong value.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use telemetry_model::{MatchOp, Matcher};
+use telemetry_tsdb::block::{BlockMeta, BlockWriter};
 use telemetry_tsdb::db::{Config, Db, Work};
 use telemetry_tsdb::fs::sim::{SimClock, SimStorage};
+use telemetry_tsdb::fs::{Storage, read_all};
 use telemetry_tsdb::head::{Sample, WINDOW_MS};
-use telemetry_tsdb::index::OwnerRef;
+use telemetry_tsdb::index::{FileIndex, OwnerRef};
 
 const START: i64 = 1_700_006_400_000 / WINDOW_MS * WINDOW_MS;
 
@@ -114,4 +117,44 @@ fn a_store_with_a_file_missing_or_cut_opens_with_the_rest() {
             clock.set(START + 35 * 60_000);
         }
     }
+}
+
+/// The path of the newest file and its bytes.
+fn newest_file(disk: &SimStorage) -> (PathBuf, Vec<u8>) {
+    let mut paths = disk.files().into_iter().map(|(path, _)| path);
+    let path = paths.rfind(|path| path.extension().is_some_and(|found| found == "blk")).unwrap();
+    let bytes = read_all(&*disk.open(&path).unwrap(), 1 << 20).unwrap();
+    (path, bytes)
+}
+
+#[test]
+fn a_file_under_a_strange_name_costs_no_other() {
+    let (disk, clock) = small_store();
+    let open =
+        |disk: &SimStorage| Db::open(Config::default(), Arc::new(disk.clone()), clock.clone()).unwrap();
+    let whole = content(&open(&disk.copy()).0).unwrap();
+    let (path, bytes) = newest_file(&disk);
+    let stray = Path::new("blocks/000000000077.blk");
+    disk.create(stray).unwrap().write_at(&bytes, 0).unwrap();
+    let (db, report) = open(&disk);
+    assert_eq!(report.damaged.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>(), [stray]);
+    assert_eq!(content(&db).unwrap(), whole);
+    assert!(
+        disk.files().iter().any(|(found, _)| *found == path),
+        "the one that bears the number rightly stays"
+    );
+}
+
+/// House keeping walks a file's range in steps of two hours: fifty years of them took minutes.
+#[test]
+fn a_file_that_claims_centuries_is_set_aside() {
+    let (disk, clock) = small_store();
+    let meta = BlockMeta { id: 90, min_t: 0, max_t: START, ..BlockMeta::default() };
+    let mut file = BlockWriter::new(Arc::new(disk.clone()), meta).unwrap();
+    file.add_group(&[START]).unwrap();
+    file.finish(&FileIndex::encode(std::iter::empty(), |_| None), &[0]).unwrap();
+    let (_, report) = Db::open(Config::default(), Arc::new(disk), clock).unwrap();
+    assert!(
+        report.damaged.iter().any(|(path, why)| path.ends_with("000000000090.blk") && why.contains("range"))
+    );
 }
