@@ -40,7 +40,7 @@ pub fn hard() -> Result<()> {
     let empty = resident();
     let mut live = series(&db, SERIES)?;
     let is_over = AtomicBool::new(false);
-    let (mut most, mut spent, mut taken) = (0.0f64, 0.0, 0usize);
+    let (mut most, mut before_files, mut spent, mut taken) = (0.0f64, 0.0f64, 0.0, 0usize);
     let reads = std::thread::scope(|scope| -> Result<Reads> {
         let reader = scope.spawn(|| read(&db, &is_over));
         let mut rng = Rng::new(7);
@@ -49,15 +49,7 @@ pub fn hard() -> Result<()> {
         for k in 0..TICKS {
             let t = datagen::timestamp(START, k);
             clock.set(t);
-            let values = data.tick();
-            let (mut row, mut later) = (Vec::with_capacity(SERIES), Vec::new());
-            for (series, value) in live.iter().zip(values) {
-                match rng.number() % 100 {
-                    0..5 => {}
-                    5 => later.push((*series, t, Sample::Float(*value))),
-                    _ => row.push((*series, Sample::Float(*value))),
-                }
-            }
+            let (row, later) = cells(&live, data.tick(), t, &mut rng);
             late.push_back(later);
             let group = live.first().context("series")?.group;
             let begun = own::thread_cpu_seconds();
@@ -77,6 +69,9 @@ pub fn hard() -> Result<()> {
             }
             maintain(&db);
             most = most.max(resident());
+            if db.blocks().is_empty() {
+                before_files = most;
+            }
         }
         is_over.store(true, Relaxed);
         reader.join().map_err(|_| anyhow::anyhow!("the reader fell"))?
@@ -88,12 +83,40 @@ pub fn hard() -> Result<()> {
         Some(1600.0),
         "",
     )?;
+    let before_files = (before_files - empty) / SERIES as f64;
+    print("hard: the same before the first window is written", before_files, "B a series", None, "")?;
+    let held = db.stats().series as f64;
+    print(
+        "hard: resident by series that are held, ended ones too",
+        (most - empty) / held,
+        "B a series",
+        None,
+        "",
+    )?;
     let rate = taken as f64 / spent / 1e6;
     at_least("hard: append with log, gaps, late samples, a reader beside", rate, "M samples/CPU-s", 5.0)?;
     print("hard: queries beside the writer", reads.queries, "queries", None, "")?;
     print("hard: samples they read", reads.samples / 1e6, "M samples", None, "")?;
     print("hard: the longest of them", reads.longest_s, "s", None, "")?;
     check(&db, taken)
+}
+
+/// The cells of a tick: those that come now, and those that come late. The others never come.
+fn cells(
+    live: &[SeriesRef],
+    values: &[f64],
+    t: i64,
+    rng: &mut Rng,
+) -> (Vec<(SeriesRef, Sample)>, Vec<(SeriesRef, i64, Sample)>) {
+    let (mut row, mut later) = (Vec::with_capacity(live.len()), Vec::new());
+    for (series, value) in live.iter().zip(values) {
+        match rng.number() % 100 {
+            0..5 => {}
+            5 => later.push((*series, t, Sample::Float(*value))),
+            _ => row.push((*series, Sample::Float(*value))),
+        }
+    }
+    (row, later)
 }
 
 fn replacement(db: &Db, number: usize) -> Result<SeriesRef> {
