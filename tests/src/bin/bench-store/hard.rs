@@ -23,6 +23,9 @@ const TICKS_A_MINUTE: i64 = 12;
 /// Ticks that a late sample is late.
 const LATE_BY: usize = 12;
 
+/// A sample with its time, which is not the row's.
+type Late = (SeriesRef, i64, Sample);
+
 /// What the reader did meanwhile.
 struct Reads {
     queries: f64,
@@ -44,7 +47,7 @@ pub fn hard() -> Result<()> {
     let reads = std::thread::scope(|scope| -> Result<Reads> {
         let reader = scope.spawn(|| read(&db, &is_over));
         let mut rng = Rng::new(7);
-        let mut late: std::collections::VecDeque<Vec<(SeriesRef, i64, Sample)>> = Default::default();
+        let mut late: std::collections::VecDeque<Vec<Late>> = Default::default();
         let mut next = SERIES;
         for k in 0..TICKS {
             let t = datagen::timestamp(START, k);
@@ -102,12 +105,7 @@ pub fn hard() -> Result<()> {
 }
 
 /// The cells of a tick: those that come now, and those that come late. The others never come.
-fn cells(
-    live: &[SeriesRef],
-    values: &[f64],
-    t: i64,
-    rng: &mut Rng,
-) -> (Vec<(SeriesRef, Sample)>, Vec<(SeriesRef, i64, Sample)>) {
+fn cells(live: &[SeriesRef], values: &[f64], t: i64, rng: &mut Rng) -> (Vec<(SeriesRef, Sample)>, Vec<Late>) {
     let (mut row, mut later) = (Vec::with_capacity(live.len()), Vec::new());
     for (series, value) in live.iter().zip(values) {
         match rng.number() % 100 {
