@@ -28,9 +28,10 @@ const BOUNDS: std::ops::Range<i32> = -88..40;
 type Section = (&'static str, fn() -> Result<()>);
 
 /// All of them.
-pub const SECTIONS: [Section; 8] = [
+pub const SECTIONS: [Section; 9] = [
     ("append", append),
     ("memory", memory),
+    ("gaps", crate::hard::gaps),
     ("hard", crate::hard::hard),
     ("restart", restart),
     ("churn", churn),
