@@ -47,8 +47,6 @@ struct Outcome {
     log: Option<f64>,
     fresh: Option<f64>,
     files: f64,
-    /// Downsampled files beside them; the peers have none.
-    tiers: Option<f64>,
     restart_s: Option<f64>,
 }
 
@@ -168,9 +166,8 @@ fn ours(load: &mut Load<'_>, asked: Option<&str>) -> Result<Outcome> {
         }
         out.restart_s = Some(begun.elapsed().as_secs_f64());
     }
-    out.fresh = Some(settle(&db, &clock, newest, 25 * 60_000).raw);
-    let settled = settle(&db, &clock, newest, 6 * 3_600_000);
-    (out.files, out.tiers) = (settled.raw, Some(settled.tiers));
+    out.fresh = Some(settle(&db, &clock, newest, 25 * 60_000));
+    out.files = settle(&db, &clock, newest, 6 * 3_600_000);
     Ok(out)
 }
 
@@ -208,15 +205,6 @@ fn report(what: &str, who: &str, outcome: &Outcome, bars: Option<(f64, f64)>) ->
     }
     let name = format!("{what}: files settled, with index, {who}");
     print(&name, outcome.files / outcome.samples, "B a sample", bars.map(|bars| bars.1), "")?;
-    if let Some(tiers) = outcome.tiers {
-        print(
-            &format!("{what}: tiers beside them, {who}"),
-            tiers / outcome.samples,
-            "B a raw sample",
-            None,
-            "",
-        )?;
-    }
     if let Some(log) = outcome.log {
         print(&format!("{what}: log, {who}"), log / outcome.samples, "B a sample", bars.map(|_| 2.0), "")?;
     }

@@ -94,26 +94,15 @@ pub fn maintain(db: &Db) {
     while db.maintain() != Work::Nothing {}
 }
 
-/// Bytes of files.
-#[derive(Clone, Copy, Default)]
-pub struct Files {
-    /// With samples as they came, their index in them.
-    pub raw: f64,
-    /// With one sample a minute and rarer.
-    pub tiers: f64,
-}
-
-/// Does what is due so long after the newest sample, and says what files there are then.
+/// Does what is due so long after the newest sample. Returns the bytes of the files with samples as they came, their
+/// index in them.
 #[expect(clippy::cast_precision_loss, reason = "file sizes")]
-pub fn settle(db: &Db, clock: &SimClock, newest: i64, after_ms: i64) -> Files {
+pub fn settle(db: &Db, clock: &SimClock, newest: i64, after_ms: i64) -> f64 {
     clock.set(newest + after_ms);
     maintain(db);
     let blocks = db.blocks();
-    let bytes = |is_raw: bool| {
-        let of_kind = blocks.iter().filter(|block| (block.meta().tier_ms == 0) == is_raw);
-        of_kind.map(|block| block.bytes()).sum::<u64>() as f64
-    };
-    Files { raw: bytes(true), tiers: bytes(false) }
+    let raw = blocks.iter().filter(|block| block.meta().tier_ms == 0);
+    raw.map(|block| block.bytes()).sum::<u64>() as f64
 }
 
 /// Prints a figure that is better the larger it is.
@@ -167,12 +156,11 @@ fn append() -> Result<()> {
     print("log", log / samples, "B a sample", Some(2.0), "")?;
     let newest = START + TICKS * 5000;
     let fresh = settle(&db, &clock, newest, 60_000);
-    print("fresh files with index", fresh.raw / samples, "B a sample", Some(1.30), "")?;
+    print("fresh files with index", fresh / samples, "B a sample", Some(1.30), "")?;
     let before = cpu();
     let files = settle(&db, &clock, newest, SETTLE_MS);
-    print("compaction and tiers", (cpu() - before) / samples * 1e9, "ns a sample", None, "")?;
-    print("compacted with index", files.raw / samples, "B a sample", Some(1.10), "")?;
-    print("tiers of 1 min, 5 min, 1 h beside them", files.tiers / samples, "B a raw sample", None, "")?;
+    print("compaction", (cpu() - before) / samples * 1e9, "ns a sample", None, "")?;
+    print("compacted with index", files / samples, "B a sample", Some(1.10), "")?;
     check(&db)?;
     select(&db)
 }
@@ -432,7 +420,7 @@ fn histograms() -> Result<()> {
             db.commit()?;
             maintain(&db);
         }
-        sizes.push(settle(&db, &clock, START + TICKS * 5000, SETTLE_MS).raw);
+        sizes.push(settle(&db, &clock, START + TICKS * 5000, SETTLE_MS));
     }
     let [native, classic] = sizes.as_slice() else { anyhow::bail!("two forms") };
     print("native histograms", native / (200.0 * TICKS as f64), "B a sample", None, "")?;
