@@ -3,9 +3,10 @@
 //! Their packages are unpacked into the cache and never installed, apart from the Prometheus of the machine's own
 //! suite that the tests of the page use. Where they cannot be had, the benchmark says so and the rest of it runs.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::apt::Apt;
 use crate::{cache, setup, shell};
@@ -30,7 +31,38 @@ fn fetch() -> Result<PathBuf> {
         let apt = Apt::new(cache::dir()?.join("tools/store-peers-apt"));
         apt.update(&[SUITE])?;
         shell::quiet(apt.command("apt-get").args(["--quiet", "download"]).args(PACKAGES).current_dir(dir))?;
-        setup::unpack_packages(dir, dir)
+        let versions = versions(dir)?;
+        setup::unpack_packages(dir, dir)?;
+        fs::write(dir.join("VERSIONS"), versions).context("note the versions")
     })?;
     Ok(tree.join("usr/bin"))
+}
+
+/// `prometheus 3.5.3+ds1-6`, a line a package file of the folder.
+fn versions(dir: &Path) -> Result<String> {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
+        let name = entry?.file_name();
+        lines.extend(version_of(&name.to_string_lossy()));
+    }
+    lines.sort();
+    Ok(lines.concat())
+}
+
+/// The line of a package file named `<package>_<version>_<architecture>.deb`.
+fn version_of(file: &str) -> Option<String> {
+    let mut parts = file.strip_suffix(".deb")?.split('_');
+    Some(format!("{} {}\n", parts.next()?, parts.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_file_says_its_version() {
+        let line = version_of("victoria-metrics_1.145.0+ds1-2_amd64.deb");
+        assert_eq!(line.as_deref(), Some("victoria-metrics 1.145.0+ds1-2\n"));
+        assert_eq!(version_of("sources.list"), None);
+    }
 }
