@@ -11,4 +11,5 @@ pub mod fs;
 pub mod head;
 pub mod index;
 pub mod log;
+pub mod state;
 pub mod wire;
