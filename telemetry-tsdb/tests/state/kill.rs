@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use telemetry_tsdb::state::{Batch, Config, Keyspace, State};
 
@@ -15,6 +16,8 @@ const DIR_VARIABLE: &str = "TELEMETRY_TEST_STATE_DIR";
 /// The writer's name among the tests.
 const WRITER: &str = "kill::a_process_that_writes_until_it_is_killed";
 const KILLS: u64 = 30;
+/// Moments of kills are so far apart: a commit takes some hundred microseconds.
+const KILL_STEP: Duration = Duration::from_micros(50);
 /// Keys that come and go.
 const KEYS: u64 = 40;
 
@@ -106,6 +109,11 @@ fn killed_thirty_times_nothing_committed_is_lost_and_nothing_is_half_done() {
         // Some rounds end within the opening, the others after a few commits.
         let wanted = usize::try_from(round * 7 % 23).unwrap();
         committed = acknowledged.by_ref().take(wanted).last().unwrap_or(committed);
+        // The line comes at the end of a commit: what is to be hit is anywhere within the next ones.
+        let read = Instant::now();
+        while read.elapsed() < KILL_STEP * u32::try_from(round * 11 % 31).unwrap() {
+            std::hint::spin_loop();
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         // What it said before it died stands in the pipe.

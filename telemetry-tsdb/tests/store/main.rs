@@ -12,4 +12,5 @@ mod life;
 mod model;
 mod plain;
 mod refused;
+mod readers;
 mod tiers;

@@ -16,7 +16,7 @@ use super::{Db, Error, Tombstone};
 use crate::block::{Block, BlockReader, Damage, TierCells, TierColumn, TierReader};
 use crate::codec::Decoded;
 use crate::head::{GroupId, GroupView, LateSeries, Sample, Slot, WINDOW_MS, Window};
-use crate::index::{LabelPairs, SeriesId, compile};
+use crate::index::{CompiledMatcher, LabelPairs, OwnersView, SeriesId, compile};
 
 pub use column::{Column, SharedTimes};
 pub use tiered::{Hints, Stretch, Want};
@@ -24,6 +24,9 @@ pub use tiered::{Hints, Stretch, Want};
 use column::Joiner;
 use growth::grown;
 use tiered::Coverage;
+
+/// How often a moment is looked for; house keeping changes files some times a minute.
+const TRIES_MAX: u32 = 100;
 
 /// Series that were asked for, in the order of their labels.
 pub struct Selection {
@@ -68,6 +71,18 @@ struct Moment {
     tiers: Vec<Arc<Block>>,
 }
 
+/// What [`Db::see`] found.
+struct Seen {
+    views: Vec<Arc<GroupView>>,
+    blocks: Arc<Vec<Arc<Block>>>,
+    tombstones: Arc<Vec<Tombstone>>,
+    owners: OwnersView,
+    /// Series in memory, with their labels.
+    in_head: Vec<(SeriesId, LabelPairs)>,
+    places: HashMap<SeriesId, (GroupId, Slot), ahash::RandomState>,
+    late: HashMap<SeriesId, [Option<LateSeries>; 2], ahash::RandomState>,
+}
+
 // === impl Db ===
 
 impl Db {
@@ -102,9 +117,8 @@ impl Db {
         hints: Option<&Hints>,
     ) -> Result<Selection, Error> {
         let compiled = compile(matchers)?;
-        // Views before files: a window that leaves memory in between is in a file that is seen.
-        let views: Vec<_> = self.group_handles().iter().map(|handle| handle.view.load_full()).collect();
-        let all = self.blocks.load_full();
+        let Seen { views, blocks: all, tombstones, owners, in_head, places, late } = self.see(&compiled);
+        let mut labels: BTreeMap<SeriesId, LabelPairs> = in_head.into_iter().collect();
         let stretches = match hints {
             Some(hints) => Coverage::of(&all, &views).plan(from, to, hints),
             None => vec![Stretch { from, to, tier_ms: 0 }],
@@ -117,33 +131,53 @@ impl Db {
             all.iter().filter(wanted).cloned().partition(|found| found.meta().tier_ms == 0);
         blocks.sort_by_key(|found| (found.meta().out_of_order, found.meta().min_t, found.meta().id));
         tiers.sort_by_key(|found| std::cmp::Reverse(found.meta().id));
-        let owners = self.owners.view();
-        let in_head: Vec<SeriesId> = self.index.select(&compiled, &owners).iter().collect();
-        let mut labels: BTreeMap<SeriesId, LabelPairs> =
-            self.index.labels_of_all(&in_head, &owners).into_iter().collect();
         for found in blocks.iter().chain(&tiers) {
             let index = found.index().map_err(damaged)?;
             for (id, pairs) in index.select(&compiled, &owners, |id| labels.contains_key(&id)) {
                 labels.entry(id).or_insert(pairs);
             }
         }
-        let places = self.places.get_all(in_head.iter().copied());
-        let late = if self.late.is_empty() {
-            HashMap::default()
-        } else {
-            labels.keys().map(|id| (*id, self.late.get(*id))).collect()
-        };
         let moment = Moment {
             blocks,
             views,
-            places: places.into_iter().map(|(id, group, slot)| (id, (group, slot))).collect(),
+            places,
             late,
-            tombstones: self.tombstones.load_full(),
+            tombstones,
             stretches,
             want: hints.map_or(Want::Every, |hints| hints.want),
             tiers,
         };
         Ok(Selection { series: by_labels(labels), moment: Arc::new(moment) })
+    }
+
+    /// Everything that a selection rests on, as it was together at one moment.
+    ///
+    /// What leaves memory is in a file before, and what is deleted is a new list: while files and deletions are the
+    /// same after as before, nothing that was looked at in between has gone elsewhere. Both change with windows and
+    /// deletions, so that a second try is rare. After the last one files are newer than what memory was seen to hold,
+    /// so that nothing is missing but what was deleted since.
+    fn see(&self, matchers: &[CompiledMatcher]) -> Seen {
+        let mut tries = 1;
+        loop {
+            let before = (self.blocks.load_full(), self.tombstones.load_full());
+            let views = self.group_handles().iter().map(|handle| handle.view.load_full()).collect();
+            let owners = self.owners.view();
+            let ids: Vec<SeriesId> = self.index.select(matchers, &owners).iter().collect();
+            let in_head = self.index.labels_of_all(&ids, &owners);
+            let places = self.places.get_all(ids.iter().copied());
+            let late = if self.late.is_empty() {
+                HashMap::default()
+            } else {
+                ids.iter().map(|id| (*id, self.late.get(*id))).collect()
+            };
+            let (blocks, tombstones) = (self.blocks.load_full(), self.tombstones.load_full());
+            let is_still = Arc::ptr_eq(&blocks, &before.0) && Arc::ptr_eq(&tombstones, &before.1);
+            if is_still || tries == TRIES_MAX {
+                let places = places.into_iter().map(|(id, group, slot)| (id, (group, slot))).collect();
+                return Seen { views, blocks, tombstones, owners, in_head, places, late };
+            }
+            tries += 1;
+        }
     }
 
     /// Names of the labels that series have, of those that all matchers want.
