@@ -3,6 +3,7 @@
 //! Order matters. Whatever can be refused is asked for first: the port, the data directory, the kernel side. Then
 //! every capability goes, and only then does a second thread start, because capabilities are a thread's own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -19,7 +20,8 @@ use telemetry_tsdb::db::Db;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{self, Check, Health, HttpStats};
+use crate::api::prometheus::Facts;
+use crate::api::{self, Check, Health, HttpStats, Prometheus, Receiver};
 use crate::attribute::{Directory, Mounts};
 use crate::bpf::{self, Family as Programs, HierarchyTags, Kernel, privileges};
 use crate::config::{Config, KernelConfig};
@@ -112,12 +114,14 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let (recorder, queue) = Recorder::new(Arc::clone(&db));
     let latest = Arc::new(Latest::recorded(queue.clone()));
     let http = Arc::new(HttpStats::new(Timestamp::of(SystemTime::now())));
+    let queries = queries(&config, &db);
+    let pushes = Arc::new(Receiver::new(Arc::clone(&db)));
     let pipeline = Pipeline::new(Parts {
         drains,
         directory: Directory::new(&config.attribution),
         mounts,
         latest: Arc::clone(&latest),
-        sources: sources(&pulse, &http, &db, queue),
+        sources: sources(&pulse, (&http, &queries, &pushes), &db, queue),
     });
     drop_privileges()?;
     let tick = config.tick;
@@ -129,7 +133,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         })
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))?;
     let writer = spawn_recorder(recorder, &pulse)?;
-    let deps = api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http };
+    let deps = api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http, queries, pushes };
     bpf::startup::forget_code();
     let served = serve(listener, deps, &config);
     pulse.stop.store(true, Ordering::Relaxed);
@@ -203,6 +207,30 @@ fn open_store(config: &Config) -> Result<Db, Failure> {
         let text = format!("store {}: {error}; choose another with --data-dir", dir.display());
         Failure::new(sysexits::CANNOT_CREATE, text)
     })
+}
+
+/// What answers queries, and what it says of the agent under the names that Prometheus' flags have.
+fn queries(config: &Config, db: &Arc<Db>) -> Arc<Prometheus> {
+    let length = |length: &Duration| crate::human_duration::format(*length);
+    let flags = BTreeMap::from([
+        ("query.lookback-delta", length(&config.query.lookback)),
+        ("query.max-concurrency", config.query.concurrency.to_string()),
+        ("query.max-samples", config.query.samples_max.to_string()),
+        ("query.timeout", length(&config.query.timeout)),
+        ("storage.tsdb.path", config.data_dir.join(store::DIR).display().to_string()),
+        ("storage.tsdb.retention.size", config.store.bytes_max.to_string()),
+        ("storage.tsdb.retention.time", length(&config.store.retention)),
+        ("web.enable-admin-api", config.query.admin.to_string()),
+        ("web.listen-address", config.listen.to_string()),
+    ]);
+    let facts = Facts {
+        started: SystemTime::now(),
+        // Types of our own that only hold what JSON can say.
+        config: serde_json::to_string_pretty(config).unwrap_or_default(),
+        flags,
+    };
+    let source = Arc::new(store::History::new(Arc::clone(db)));
+    Arc::new(Prometheus::new(Arc::clone(db), source, &config.query, facts))
 }
 
 /// The recorder's thread. A panic costs the tick it was at; it is counted, and the next one is recorded.
@@ -328,11 +356,19 @@ fn drop_privileges() -> Result<(), Failure> {
 }
 
 /// What else every snapshot says.
-fn sources(pulse: &Arc<Pulse>, http: &Arc<HttpStats>, db: &Arc<Db>, queue: Queue) -> Vec<Source> {
+fn sources(
+    pulse: &Arc<Pulse>,
+    (http, queries, pushes): (&Arc<HttpStats>, &Arc<Prometheus>, &Arc<Receiver>),
+    db: &Arc<Db>,
+    queue: Queue,
+) -> Vec<Source> {
     let (pulse, http, db) = (Arc::clone(pulse), Arc::clone(http), Arc::clone(db));
+    let (queries, pushes) = (Arc::clone(queries), Arc::clone(pushes));
     vec![
         Box::new(process::families),
         Box::new(move || http.families()),
+        Box::new(move || queries.families()),
+        Box::new(move || pushes.families()),
         Box::new(move || own_families(&pulse)),
         Box::new(move || store::families(&db, &queue)),
     ]
@@ -387,7 +423,11 @@ fn beat(mut pipeline: Pipeline, tick: Duration, pulse: &Pulse) {
 
 /// Serves until a signal asks for the end.
 fn serve(listener: TcpListener, deps: api::Deps, config: &Config) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_name("query")
+        .max_blocking_threads(config.query.concurrency + api::write::CONCURRENCY)
+        .build()?;
     let address = listener.local_addr()?;
     let served = runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);

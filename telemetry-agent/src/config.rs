@@ -45,6 +45,8 @@ pub struct Config {
     pub attribution: attribute::Config,
     /// Limits of the HTTP side.
     pub http: api::Config,
+    /// Limits of queries.
+    pub query: api::prometheus::Config,
     /// What a page looks like.
     pub exposition: expose::Config,
     /// What is kept, and how long.
@@ -171,6 +173,7 @@ impl Default for Config {
             kernel: KernelConfig::default(),
             attribution: attribute::Config::default(),
             http: api::Config::default(),
+            query: api::prometheus::Config::default(),
             exposition: expose::Config::default(),
             store: store::Config::default(),
         }

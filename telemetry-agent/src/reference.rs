@@ -44,7 +44,7 @@ pub fn all() -> Vec<&'static Desc> {
     all.extend(pipeline::METRICS);
     all.extend(host::process::METRICS);
     all.extend(app::METRICS);
-    all.extend(api::METRICS);
+    all.extend(api::METRICS.iter().copied().flatten());
     all.extend(attribute::METRICS);
     all.extend(store::METRICS);
     all.sort_by_key(|desc| desc.name);

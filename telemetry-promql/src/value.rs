@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use telemetry_model::NativeHistogram;
 
+use crate::eval::Distribution as _;
 use crate::labels::Labels;
 
 /// The answer to a query.
@@ -71,6 +72,32 @@ pub struct Series {
     pub floats: Vec<(i64, f64)>,
     /// Its native histograms, times growing; none at the time of a number.
     pub histograms: Vec<(i64, Arc<NativeHistogram>)>,
+}
+
+/// A bucket of a native histogram.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bucket {
+    /// Where it begins.
+    pub lower: f64,
+    /// Where it ends.
+    pub upper: f64,
+    /// Whether an observation of exactly `lower` is in it.
+    pub has_lower: bool,
+    /// Whether an observation of exactly `upper` is in it.
+    pub has_upper: bool,
+    /// Observations.
+    pub count: f64,
+}
+
+/// The buckets of a native histogram from the lowest to the highest, empty ones among them where they are stored.
+#[must_use]
+pub fn buckets(histogram: &NativeHistogram) -> Vec<Bucket> {
+    let bars = histogram.bars().into_iter();
+    bars.map(|bar| {
+        let (has_lower, has_upper) = bar.has_bounds(histogram);
+        Bucket { lower: bar.lower, upper: bar.upper, has_lower, has_upper, count: bar.count }
+    })
+    .collect()
 }
 
 /// What a query took.

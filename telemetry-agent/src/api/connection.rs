@@ -8,6 +8,7 @@ use std::io::{IoSlice, Result};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -124,9 +125,9 @@ impl Connection {
         Self { state: Mutex::new(State { phase: Phase::Header, deadline }), config, replaced: Notify::new() }
     }
 
-    /// The header is whole and the request is being answered.
-    pub(super) fn request_begins(&self) {
-        self.enter(Phase::Request, Instant::now() + self.config.request_timeout);
+    /// The header is whole and the request is being answered; `allowance` is what this one may take beyond the usual time.
+    pub(super) fn request_begins(&self, allowance: Duration) {
+        self.enter(Phase::Request, Instant::now() + self.config.request_timeout + allowance);
     }
 
     /// The answer is made; the time to take it is what is left of the request's.

@@ -9,8 +9,9 @@ pub(super) const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Path and purpose of what the index lists.
-const ENDPOINTS: [(&str, &str); 3] = [
+const ENDPOINTS: [(&str, &str); 4] = [
     ("/metrics", "the latest values, in the Prometheus text format or OpenMetrics"),
+    ("/api/v1/query?query=up", "answers to PromQL, through the HTTP API of Prometheus"),
     ("/livez", "whether the agent does its work"),
     ("/readyz?verbose", "whether its answers mean anything, check by check"),
 ];

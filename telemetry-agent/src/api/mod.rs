@@ -1,7 +1,7 @@
-//! The HTTP side: scrapes, health and a small index page.
+//! The HTTP side: scrapes, queries, health and a small index page.
 //!
 //! [`bind`] takes the port before anything else starts; [`serve`] answers until it is told to stop. Knows the latest
-//! values and what the agent says of its own health; knows nothing of the kernel. `app` wires it.
+//! values, the store's history and what the agent says of its own health; knows nothing of the kernel. `app` wires it.
 //!
 //! Every connection is bounded from both sides: how many there are, and how long each may take to send a header, to
 //! take its answer, or to do nothing. A client that stalls costs itself its connection and nobody else anything.
@@ -10,11 +10,13 @@ mod connection;
 mod gzip;
 mod index;
 mod pages;
+pub mod prometheus;
 mod routes;
 mod server;
 mod stats;
 #[cfg(test)]
 mod tests;
+pub mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +27,10 @@ use crate::human_duration;
 use crate::store::Latest;
 
 pub use gzip::compress;
+pub use prometheus::Prometheus;
 pub use server::{bind, serve};
 pub use stats::{HttpStats, METRICS};
+pub use write::Receiver;
 
 /// Limits of the HTTP side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +61,10 @@ pub struct Deps {
     pub health: Arc<dyn Health>,
     /// Where requests and connections are counted.
     pub observe: Arc<HttpStats>,
+    /// What answers queries.
+    pub queries: Arc<Prometheus>,
+    /// What takes pushes in.
+    pub pushes: Arc<Receiver>,
 }
 
 /// What the agent knows of its own health.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -19,13 +19,16 @@ use tower::ServiceExt as _;
 
 use super::pages::{Form, Pages};
 use super::stats::Handler;
-use super::{Check, Deps, gzip, index};
+use super::{Check, Deps, gzip, index, prometheus, write};
 use crate::expose;
 
-/// Longest path and query answered. Ours have 15 bytes; clients add a few parameters.
+/// Longest path and query answered. Scrapers' have 15 bytes and a few parameters.
 const URI_LEN_MAX: usize = 2048;
 
-/// Longest body read. No route has a use for one; this much is read so that a client that sends one gets its answer.
+/// Longest path and query of the query API: what a whole header may have, less other lines.
+const API_URI_LEN_MAX: usize = 14 * 1024;
+
+/// Longest body read where no route has a use for one, so that a client that sends one gets its answer.
 const BODY_LEN_MAX: u64 = 8 * 1024;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -61,12 +64,20 @@ impl Routes {
         Self { router, deps }
     }
 
+    /// What a request may take beyond the time that any may.
+    pub(super) fn allowance<B>(&self, request: &axum::http::Request<B>) -> Duration {
+        if is_api(request.uri().path()) { self.deps.queries.timeout() } else { Duration::ZERO }
+    }
+
     /// Answers one request.
-    pub(super) async fn answer(self, request: Request) -> Response {
+    pub(super) async fn answer(self, mut request: Request) -> Response {
         let begun = Instant::now();
+        *request.uri_mut() = single_slashed(std::mem::take(request.uri_mut()));
         let handler = handler_of(request.uri().path());
         let mut response = match refusal(&request) {
             Some(refusal) => refusal,
+            None if is_push(request.uri().path()) => Arc::clone(&self.deps.pushes).answer(request).await,
+            None if is_api(request.uri().path()) => Arc::clone(&self.deps.queries).answer(request).await,
             None => match self.router.oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -85,18 +96,55 @@ fn handler_of(path: &str) -> Handler {
         "/livez" | "/-/healthy" | "/healthz" => Handler::Live,
         "/readyz" | "/-/ready" => Handler::Ready,
         "/" => Handler::Index,
+        path if is_push(path) => Handler::Write,
+        path if is_api(path) => Handler::Api(prometheus::handler(path)),
         _ => Handler::Unknown,
     }
+}
+
+fn is_push(path: &str) -> bool {
+    write::PATHS.contains(&path)
+}
+
+fn is_api(path: &str) -> bool {
+    path.strip_prefix(prometheus::PREFIX).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Slashes that follow each other count as one: clients join a base that ends in a slash with a path that begins with one.
+fn single_slashed(uri: Uri) -> Uri {
+    if !uri.path().contains("//") {
+        return uri;
+    }
+    let mut path = String::with_capacity(uri.path().len());
+    for character in uri.path().chars() {
+        if character != '/' || !path.ends_with('/') {
+            path.push(character);
+        }
+    }
+    if let Some(query) = uri.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    // Parts of an address that was one are one again.
+    path.parse().unwrap_or(uri)
 }
 
 /// What is refused before any route sees it. The connection ends, because what the client still sends is not read.
 fn refusal(request: &Request) -> Option<Response> {
     let uri = request.uri();
     let uri_len = uri.path().len() + uri.query().map_or(0, str::len);
-    let mut response = if uri_len > URI_LEN_MAX {
-        plain(StatusCode::URI_TOO_LONG, format!("the path and query may have {URI_LEN_MAX} bytes\n"))
-    } else if request.body().size_hint().upper().is_none_or(|len| len > BODY_LEN_MAX) {
-        plain(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have {BODY_LEN_MAX} bytes\n"))
+    // A body of no told length is read up to the same limit by whoever reads it.
+    let (uri_len_max, body_len_max, is_read) = match uri.path() {
+        path if is_push(path) => (URI_LEN_MAX, write::BODY_BYTES_MAX as u64, true),
+        path if is_api(path) => (API_URI_LEN_MAX, prometheus::FORM_BYTES_MAX as u64, true),
+        _ => (URI_LEN_MAX, BODY_LEN_MAX, false),
+    };
+    let body = request.body().size_hint();
+    let is_too_large = body.lower() > body_len_max || body.upper().map_or(!is_read, |len| len > body_len_max);
+    let mut response = if uri_len > uri_len_max {
+        plain(StatusCode::URI_TOO_LONG, format!("the path and query may have {uri_len_max} bytes\n"))
+    } else if is_too_large {
+        plain(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have {body_len_max} bytes\n"))
     } else {
         return None;
     };
@@ -192,7 +240,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: Body) -> Respon
 }
 
 /// A list header that may be sent in several lines; none if it is absent. What is not text is left out.
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+pub(super) fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
     (!lines.is_empty()).then(|| lines.join(","))
 }

@@ -148,7 +148,7 @@ async fn attend(
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let routes = routes.clone();
         async move {
-            connection.request_begins();
+            connection.request_begins(routes.allowance(&request));
             let response = routes.answer(request.map(Body::new)).await;
             connection.answer_begins();
             Ok::<_, Infallible>(response)

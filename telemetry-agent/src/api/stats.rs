@@ -9,19 +9,23 @@ use telemetry_model::clock::Timestamp;
 use telemetry_model::{Desc, Family, Histogram, Kind, Label, Labels, Layout, Scope, Series, Unit, Value};
 
 /// Everything the HTTP side can say about itself.
-pub static METRICS: &[Desc] = &[REQUESTS, DURATION, CONNECTIONS, REJECTED, CLOSED, ACCEPT_ERRORS];
+pub static METRICS: &[&[Desc]] = &[
+    &[REQUESTS, DURATION, CONNECTIONS, REJECTED, CLOSED, ACCEPT_ERRORS],
+    super::prometheus::METRICS,
+    super::write::METRICS,
+];
 
 const REQUESTS: Desc = Desc {
     kind: Kind::Counter,
     labels: &["handler", "code"],
-    bound: "handlers times the status codes they answer with, about 30",
+    bound: "handlers times the status codes they answer with, about 60",
     ..agent("telemetry_agent_http_server_requests_total", "HTTP requests answered, by route and status code.")
 };
 const DURATION: Desc = Desc {
     kind: Kind::Histogram,
     unit: Unit::Seconds,
     labels: &["handler", "code"],
-    bound: "handlers times the status codes they answer with, about 30",
+    bound: "handlers times the status codes they answer with, about 60",
     ..agent(
         "telemetry_agent_http_server_duration_seconds",
         "Time to make the answer of an HTTP request, without sending it.",
@@ -75,6 +79,10 @@ pub(super) enum Handler {
     Live,
     Ready,
     Index,
+    /// A route of the query API.
+    Api(&'static str),
+    /// Remote write.
+    Write,
     /// No route of ours: one label value, whatever the path was.
     Unknown,
 }
@@ -117,6 +125,8 @@ impl Handler {
             Self::Live => "/livez",
             Self::Ready => "/readyz",
             Self::Index => "/",
+            Self::Api(path) => path,
+            Self::Write => "/write",
             Self::Unknown => "unknown",
         }
     }

@@ -139,6 +139,57 @@ pub(super) static KEYS: &[Key] = &[
         help: "How long a connection may rest between two requests. Longer than the scrape interval, so that a scraper keeps its connection.",
     },
     Key {
+        name: "query.concurrency",
+        kind: Kind::Integer(1, 256),
+        help: "Queries at one time; each computes on up to two threads.",
+    },
+    Key {
+        name: "query.queue_max",
+        kind: Kind::Integer(0, 65536),
+        help: "Queries that may wait for others to end; more are refused with 503.",
+    },
+    Key {
+        name: "query.timeout",
+        kind: Kind::Duration(Duration::from_millis(100), Duration::from_secs(3600)),
+        help: "How long a query may take, waiting included; a client may ask for less.",
+    },
+    Key {
+        name: "query.lookback",
+        kind: Kind::Duration(Duration::from_secs(1), Duration::from_secs(86400)),
+        help: "How far back an instant selector looks for a sample.",
+    },
+    Key {
+        name: "query.samples_max",
+        kind: Kind::Integer(1000, 1 << 40),
+        help: "Samples that one query may read.",
+    },
+    Key {
+        name: "query.series_max",
+        kind: Kind::Integer(1, 1 << 32),
+        help: "Series that one query may read.",
+    },
+    Key {
+        name: "query.memory_max",
+        kind: Kind::Integer(1 << 16, 1 << 36),
+        help: "Bytes of intermediate values that one query may hold. Times query.concurrency it bounds the memory of queries.",
+    },
+    Key {
+        name: "query.answer_bytes_max",
+        kind: Kind::Integer(1 << 16, 1 << 30),
+        help: "Bytes of one answer before compression. Four times as much may be on its way to clients.",
+    },
+    Key {
+        name: "query.experimental",
+        kind: Kind::Switch,
+        help: "Whether the functions and operators that Prometheus calls experimental are known.",
+    },
+    Key { name: "query.admin", kind: Kind::Switch, help: "Whether series can be deleted through the API." },
+    Key {
+        name: "query.cors",
+        kind: Kind::Switch,
+        help: "Whether pages of other sites may read answers, as a dashboard in a browser does.",
+    },
+    Key {
         name: "exposition.gzip_min_bytes",
         kind: Kind::Integer(0, 1 << 30),
         help: "Pages of at least this many bytes are compressed for clients that ask for it.",

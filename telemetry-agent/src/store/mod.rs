@@ -7,6 +7,7 @@ mod config;
 mod latest;
 mod metrics;
 mod recorder;
+mod source;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use config::Config;
 pub use latest::Latest;
 pub use metrics::{METRICS, families};
 pub use recorder::{Queue, Recorder, native};
+pub use source::History;
 
 /// Where the store is, below the data directory.
 pub const DIR: &str = "tsdb";

@@ -68,6 +68,16 @@ impl Bar {
         }
     }
 
+    /// Whether its lower and its upper bound are in it. Bounds belong to the bucket that is nearer to zero; of custom
+    /// buckets each has its upper one, and the first all that is below.
+    pub fn has_bounds(&self, histogram: &NativeHistogram) -> (bool, bool) {
+        if histogram.has_custom_bounds() {
+            (self.lower == f64::NEG_INFINITY, true)
+        } else {
+            (self.lower < 0.0, self.upper > 0.0)
+        }
+    }
+
     fn mirrored(self) -> Self {
         Self { lower: -self.upper, upper: -self.lower, count: self.count }
     }
@@ -175,9 +185,8 @@ impl Distribution for NativeHistogram {
             self.negative.iter().rev().map(|(index, count)| Bar::of(self, index, count).mirrored());
         let positive = self.positive.iter().map(|(index, count)| Bar::of(self, index, count));
         for bar in negative.chain(zero).chain(positive).filter(|bar| bar.count != 0.0) {
-            // Bounds belong to the bucket that is nearer to zero.
-            let (open, close) =
-                (if bar.lower < 0.0 { '[' } else { '(' }, if bar.upper > 0.0 { ']' } else { ')' });
+            let (has_lower, has_upper) = bar.has_bounds(self);
+            let (open, close) = (if has_lower { '[' } else { '(' }, if has_upper { ']' } else { ')' });
             let (lower, upper) = (text::general(bar.lower), text::general(bar.upper));
             let count = text::general(bar.count);
             // Writing to a String cannot fail.

@@ -48,6 +48,7 @@ use crate::source::Source;
 
 use frame::{Column, Frame, Grid, Twins, assemble};
 
+pub(crate) use distribution::Distribution;
 pub use run::{instant, instant_expr, range, range_expr};
 
 /// How queries are evaluated.

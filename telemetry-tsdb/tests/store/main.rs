@@ -11,6 +11,6 @@ mod damage;
 mod life;
 mod model;
 mod plain;
-mod refused;
 mod readers;
+mod refused;
 mod tiers;

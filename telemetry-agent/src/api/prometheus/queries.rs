@@ -1,0 +1,270 @@
+//! Runs queries beside the server: so many at a time, within their time, stopped when nobody waits for them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use telemetry_model::float;
+use telemetry_model::{Desc, Family, Kind as MetricKind, Labels, Scope, Series, Unit};
+use telemetry_promql::budget::Limits;
+use telemetry_promql::eval::Options;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::Config;
+use super::answer::{Failure, Kind};
+
+/// Everything that is said of queries.
+pub(in crate::api) static METRICS: &[Desc] = &[RUNNING, WAITING, REFUSED, CANCELED];
+
+const RUNNING: Desc = queries("telemetry_agent_queries_running", "Queries being evaluated now.");
+const WAITING: Desc =
+    queries("telemetry_agent_queries_waiting", "Queries that wait for others to end before they begin.");
+const REFUSED: Desc = Desc {
+    kind: MetricKind::Counter,
+    ..queries(
+        "telemetry_agent_queries_refused_total",
+        "Queries refused because too many waited already, or waited too long.",
+    )
+};
+const CANCELED: Desc = Desc {
+    kind: MetricKind::Counter,
+    ..queries("telemetry_agent_queries_canceled_total", "Queries stopped because their client had gone.")
+};
+
+const fn queries(name: &'static str, help: &'static str) -> Desc {
+    Desc {
+        name,
+        kind: MetricKind::Gauge,
+        unit: Unit::None,
+        help,
+        scope: Scope::Agent,
+        labels: &[],
+        bound: "1",
+        source: "the agent's query API",
+    }
+}
+
+/// Memory that finished answers may take while they are sent, in units of the configured answer size.
+const ANSWERS_HELD: usize = 4;
+/// The unit that answers are counted in.
+const ANSWER_UNIT: usize = 1024;
+
+/// Who may run, and what they may use.
+pub(super) struct Queries {
+    config: Config,
+    running: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    refused: AtomicU64,
+    canceled: Arc<AtomicU64>,
+}
+
+/// A query that may begin.
+pub(super) struct Admitted {
+    /// How the engine is to run.
+    pub(super) options: Options,
+    /// How long it waited.
+    pub(super) queued: Duration,
+}
+
+/// Stops a query when the one who asked is gone: dropped with the request that waits for it.
+struct Canceler {
+    flag: Arc<AtomicBool>,
+    canceled: Arc<AtomicU64>,
+    is_done: bool,
+}
+
+/// One that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+// === impl Queries ===
+
+impl Queries {
+    pub(super) fn new(config: Config) -> Self {
+        Self {
+            running: Arc::new(Semaphore::new(config.concurrency)),
+            answers: Arc::new(Semaphore::new(ANSWERS_HELD * config.answer_bytes_max.div_ceil(ANSWER_UNIT))),
+            config,
+            waiting: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+            canceled: Arc::default(),
+        }
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Runs work on a thread of its own, when there is one for it. `patience` is what the client allows; never more than
+    /// is configured.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        patience: Option<Duration>,
+        work: impl FnOnce(Admitted) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let begun = Instant::now();
+        let allowed = patience.map_or(self.config.timeout, |patience| patience.min(self.config.timeout));
+        let permit = self.admit(allowed).await?;
+        let queued = begun.elapsed();
+        let flag = Arc::new(AtomicBool::new(false));
+        let admitted =
+            Admitted { options: self.options(allowed.saturating_sub(queued), Arc::clone(&flag)), queued };
+        let mut canceler = Canceler { flag, canceled: Arc::clone(&self.canceled), is_done: false };
+        let task = tokio::task::spawn_blocking(move || {
+            let result = work(admitted);
+            drop(permit);
+            result
+        });
+        let result = task.await;
+        canceler.is_done = true;
+        // A panic is a bug of ours that costs this one answer.
+        result.unwrap_or_else(|_| Err(Failure::new(Kind::Internal, "the query ended by a bug of the agent")))
+    }
+
+    async fn admit(&self, allowed: Duration) -> Result<OwnedSemaphorePermit, Failure> {
+        if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
+            return Ok(permit);
+        }
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.config.queue_max {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            let message = format!("{} queries wait already; ask again later", self.config.queue_max);
+            return Err(Failure::new(Kind::Busy, message));
+        }
+        let waiting = Waiting(&self.waiting);
+        let permit = timeout(allowed, Arc::clone(&self.running).acquire_owned()).await;
+        drop(waiting);
+        permit.ok().and_then(Result::ok).ok_or_else(|| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            Failure::new(Kind::Timeout, "query timed out in query queue")
+        })
+    }
+
+    /// Waits until the memory of an answer is free.
+    pub(super) async fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        let units = u32::try_from(bytes.div_ceil(ANSWER_UNIT)).unwrap_or(u32::MAX);
+        let held = Arc::clone(&self.answers).acquire_many_owned(units);
+        let held = timeout(self.config.timeout, held).await;
+        held.ok().and_then(Result::ok).ok_or_else(|| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            Failure::new(Kind::Busy, "too many answers are being sent; ask again later")
+        })
+    }
+
+    fn options(&self, time: Duration, canceled: Arc<AtomicBool>) -> Options {
+        let Config { samples_max, series_max, memory_max, lookback, .. } = &self.config;
+        Options {
+            lookback: i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX),
+            limits: Limits {
+                samples: *samples_max,
+                series: *series_max,
+                bytes: *memory_max,
+                time,
+                ..Limits::default()
+            },
+            canceled,
+            ..self.config.language()
+        }
+    }
+
+    /// What there is to say of queries.
+    pub(super) fn families(&self) -> Vec<Family> {
+        let running = self.config.concurrency - self.running.available_permits();
+        let one = |desc, value| Family { desc, series: vec![Series::number(Labels::none(), float(value))] };
+        vec![
+            one(&RUNNING, running as u64),
+            one(&WAITING, self.waiting.load(Ordering::Relaxed) as u64),
+            one(&REFUSED, self.refused.load(Ordering::Relaxed)),
+            one(&CANCELED, self.canceled.load(Ordering::Relaxed)),
+        ]
+    }
+}
+
+// === impl Canceler ===
+
+impl Drop for Canceler {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.flag.store(true, Ordering::Relaxed);
+            self.canceled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+// === impl Waiting ===
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queries(concurrency: usize, queue_max: usize) -> Arc<Queries> {
+        let config = Config { concurrency, queue_max, timeout: Duration::from_secs(5), ..Config::default() };
+        Arc::new(Queries::new(config))
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_waits_or_is_refused() {
+        let queries = queries(1, 1);
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let first = tokio::spawn({
+            let queries = Arc::clone(&queries);
+            async move { queries.run(None, move |_| Ok(wait.recv().is_ok())).await }
+        });
+        while queries.running.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let late = queries.run(Some(Duration::from_millis(1)), |_| Ok(())).await;
+        assert_eq!(late.unwrap_err().message, "query timed out in query queue");
+        let second = tokio::spawn({
+            let queries = Arc::clone(&queries);
+            async move { queries.run(None, |_| Ok(2)).await }
+        });
+        while queries.waiting.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(queries.run(None, |_| Ok(())).await.unwrap_err().kind, Kind::Busy);
+        go.send(()).unwrap();
+        assert!(first.await.unwrap().unwrap());
+        assert_eq!(second.await.unwrap().unwrap(), 2);
+        assert_eq!(queries.refused.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_query_stops_when_nobody_waits_for_it() {
+        let queries = queries(1, 1);
+        let (said, stopped) = std::sync::mpsc::channel();
+        let asked = {
+            let queries = Arc::clone(&queries);
+            tokio::spawn(async move {
+                queries
+                    .run(None, move |admitted| {
+                        while !admitted.options.canceled.load(Ordering::Relaxed) {
+                            std::thread::yield_now();
+                        }
+                        said.send(()).map_err(|_| Failure::bad_data("nobody"))
+                    })
+                    .await
+            })
+        };
+        while queries.running.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        asked.abort();
+        assert!(asked.await.unwrap_err().is_cancelled());
+        tokio::task::spawn_blocking(move || stopped.recv().unwrap()).await.unwrap();
+        assert_eq!(queries.canceled.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let failure = queries(1, 1).run::<()>(None, |_| panic!("a bug")).await.unwrap_err();
+        assert_eq!(failure.kind, Kind::Internal);
+    }
+}

@@ -1,0 +1,382 @@
+//! Remote write's receiver, versions 1.0 and 2.0: what a Prometheus or an agent of its kind pushes, into the store.
+//!
+//! What can be taken is taken; if anything could not, the answer is 400, which tells the sender not to try again, and
+//! says how much and why. An answer of success means that the samples are on disk. Knows the store; called by the
+//! server's routes.
+
+mod decode;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use telemetry_model::{Desc, Family, Kind, Labels, Scope, Series, Unit, float};
+use telemetry_tsdb::db::{Db, Exemplar, Metadata, Mode, SeriesRef};
+use telemetry_tsdb::head::{GroupId, Sample};
+use telemetry_tsdb::index::{NAME, OwnerRef};
+use tokio::sync::Semaphore;
+
+use decode::{Push, Pushed, Version};
+
+/// Everything that is said of pushes.
+pub(super) static METRICS: &[Desc] = &[SAMPLES, REFUSED];
+
+const SAMPLES: Desc = Desc {
+    labels: &["type"],
+    bound: "3: type=float|histogram|exemplar",
+    ..counter("telemetry_agent_remote_write_samples_total", "Samples taken in by remote write.")
+};
+const REFUSED: Desc = Desc {
+    labels: &["reason"],
+    bound: "3: reason=malformed|sample|busy",
+    ..counter(
+        "telemetry_agent_remote_write_refused_total",
+        "Requests of remote write that could not be read or waited too long, and samples that the store refused.",
+    )
+};
+
+const fn counter(name: &'static str, help: &'static str) -> Desc {
+    Desc {
+        name,
+        kind: Kind::Counter,
+        unit: Unit::None,
+        help,
+        scope: Scope::Agent,
+        labels: &[],
+        bound: "1",
+        source: "the agent's remote write receiver",
+    }
+}
+
+/// Where pushes go: Prometheus' path, and the one of receivers that are nothing else.
+pub(super) const PATHS: [&str; 2] = ["/api/v1/write", "/write"];
+/// Bytes of a request, compressed; Prometheus sends at most some hundred kilobytes.
+pub(super) const BODY_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a request, inflated: its head says how many there are before anything is inflated.
+const INFLATED_BYTES_MAX: usize = 64 << 20;
+/// Pushes taken in at one time, each on a thread.
+pub const CONCURRENCY: usize = 2;
+/// Pushes that may wait.
+const QUEUE_MAX: usize = 32;
+/// Samples given to the store at a time: no reader of the store's writer waits longer than for these.
+const BATCH: usize = 4096;
+
+/// The receiver.
+pub struct Receiver {
+    db: Arc<Db>,
+    running: Arc<Semaphore>,
+    queued: Semaphore,
+    floats: AtomicU64,
+    histograms: AtomicU64,
+    exemplars: AtomicU64,
+    malformed: AtomicU64,
+    refused: AtomicU64,
+    busy: AtomicU64,
+}
+
+/// What became of a push.
+#[derive(Debug, Default)]
+struct Outcome {
+    floats: usize,
+    histograms: usize,
+    exemplars: usize,
+    refused: usize,
+    /// Why the first was refused.
+    reason: String,
+}
+
+/// Why a push is answered with an error.
+struct Refusal {
+    status: StatusCode,
+    text: String,
+}
+
+/// A batch on its way into the store.
+struct Batch<'a> {
+    db: &'a Db,
+    samples: Vec<(SeriesRef, i64, Sample)>,
+    groups: HashMap<String, GroupId>,
+    outcome: Outcome,
+}
+
+// === impl Receiver ===
+
+impl Receiver {
+    /// A receiver that writes into this store.
+    #[must_use]
+    pub fn new(db: Arc<Db>) -> Self {
+        Self {
+            db,
+            running: Arc::new(Semaphore::new(CONCURRENCY)),
+            queued: Semaphore::new(QUEUE_MAX),
+            floats: AtomicU64::new(0),
+            histograms: AtomicU64::new(0),
+            exemplars: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+        }
+    }
+
+    /// What there is to say of pushes.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        let all = |desc, name, values: [(&'static str, &AtomicU64); 3]| {
+            let series = values.map(|(value, count)| {
+                Series::number(Labels::fixed(&[(name, value)]), float(count.load(Relaxed)))
+            });
+            Family { desc, series: series.to_vec() }
+        };
+        vec![
+            all(
+                &SAMPLES,
+                "type",
+                [("float", &self.floats), ("histogram", &self.histograms), ("exemplar", &self.exemplars)],
+            ),
+            all(
+                &REFUSED,
+                "reason",
+                [("malformed", &self.malformed), ("sample", &self.refused), ("busy", &self.busy)],
+            ),
+        ]
+    }
+
+    /// Answers a push.
+    pub(super) async fn answer(self: Arc<Self>, request: Request) -> Response {
+        if request.method() != Method::POST {
+            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, "only POST is answered\n".to_owned());
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        let version = match version(request.headers()) {
+            Ok(version) => version,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        let Ok(_place) = self.queued.try_acquire() else {
+            self.busy.fetch_add(1, Relaxed);
+            let mut response = respond(StatusCode::SERVICE_UNAVAILABLE, "too many pushes wait\n".to_owned());
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            return response;
+        };
+        let body = match to_bytes(request.into_body(), BODY_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(error) => return self.refuse(Refusal::bad(error.to_string())),
+        };
+        let permit = Arc::clone(&self.running).acquire_owned().await;
+        let receiver = Arc::clone(&self);
+        let task = tokio::task::spawn_blocking(move || {
+            let result = receiver.take(version, &body);
+            drop(permit);
+            result
+        });
+        match task.await {
+            Ok(Ok(outcome)) => self.done(version, &outcome),
+            Ok(Err(refusal)) => self.refuse(refusal),
+            // A panic is a bug of ours: the sender tries again, and what was taken is a duplicate then.
+            Err(_) => {
+                respond(StatusCode::INTERNAL_SERVER_ERROR, "the push ended by a bug of the agent\n".into())
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response {
+        if refusal.status.is_client_error() {
+            self.malformed.fetch_add(1, Relaxed);
+        }
+        respond(refusal.status, refusal.text + "\n")
+    }
+
+    fn done(&self, version: Version, outcome: &Outcome) -> Response {
+        for (counter, count) in [
+            (&self.floats, outcome.floats),
+            (&self.histograms, outcome.histograms),
+            (&self.exemplars, outcome.exemplars),
+            (&self.refused, outcome.refused),
+        ] {
+            counter.fetch_add(count as u64, Relaxed);
+        }
+        let mut response = if outcome.refused == 0 {
+            respond(StatusCode::NO_CONTENT, String::new())
+        } else {
+            let text =
+                format!("{} samples refused, the first because: {}\n", outcome.refused, outcome.reason);
+            respond(StatusCode::BAD_REQUEST, text)
+        };
+        if version == Version::Two {
+            for (name, count) in [
+                ("x-prometheus-remote-write-samples-written", outcome.floats),
+                ("x-prometheus-remote-write-histograms-written", outcome.histograms),
+                ("x-prometheus-remote-write-exemplars-written", outcome.exemplars),
+            ] {
+                response.headers_mut().insert(name, HeaderValue::from(count));
+            }
+        }
+        response
+    }
+
+    /// Reads a push and brings it to disk.
+    fn take(&self, version: Version, body: &[u8]) -> Result<Outcome, Refusal> {
+        let inflated = snap::raw::decompress_len(body).map_err(|error| Refusal::bad(error.to_string()))?;
+        if inflated > INFLATED_BYTES_MAX {
+            return Err(Refusal {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                text: format!("a push may have {INFLATED_BYTES_MAX} bytes when inflated"),
+            });
+        }
+        let bytes = snap::raw::Decoder::new().decompress_vec(body);
+        let bytes = bytes.map_err(|error| Refusal::bad(error.to_string()))?;
+        let push = Push::read(version, &bytes).map_err(|error| Refusal::bad(error.to_string()))?;
+        let mut batch =
+            Batch { db: &self.db, samples: Vec::new(), groups: HashMap::new(), outcome: Outcome::default() };
+        let mut pushed = Pushed::default();
+        for at in 0..push.len() {
+            push.series(at, &mut pushed).map_err(|error| Refusal::bad(error.to_string()))?;
+            batch.add(&mut pushed);
+        }
+        batch.flush();
+        for family in push.described.iter().filter(|described| !described.family.is_empty()) {
+            describe(&self.db, family);
+        }
+        if self.db.health().mode() == Mode::ReadOnly {
+            return Err(Refusal::unavailable("the store is open for reading only"));
+        }
+        self.db.commit().map_err(|error| Refusal::unavailable(&error.to_string()))?;
+        Ok(batch.outcome)
+    }
+}
+
+// === impl Batch ===
+
+impl Batch<'_> {
+    fn add(&mut self, pushed: &mut Pushed<'_>) {
+        let count = pushed.floats.len() + pushed.histograms.len();
+        if let Some(problem) = problem(&pushed.labels) {
+            return self.refuse(count.max(1), problem);
+        }
+        pushed.labels.retain(|(_, value)| !value.is_empty());
+        let Some(series) = self.series(&pushed.labels) else {
+            return self.refuse(count, "limit of series or groups reached");
+        };
+        if let Some(metadata) = &pushed.metadata
+            && metadata.kind != "unknown"
+        {
+            describe(self.db, metadata);
+        }
+        self.outcome.floats += pushed.floats.len();
+        self.outcome.histograms += pushed.histograms.len();
+        let floats = pushed.floats.iter().map(|(t, value)| (series, *t, Sample::Float(*value)));
+        self.samples.extend(floats);
+        let histograms = pushed.histograms.drain(..);
+        self.samples.extend(histograms.map(|(t, value)| (series, t, Sample::Histogram(value))));
+        for exemplar in pushed.exemplars.drain(..) {
+            let labels = exemplar.labels.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+            let (t, value) = (exemplar.t, exemplar.value);
+            let kept = Exemplar { series: series.id, t, value, labels: labels.collect() };
+            self.outcome.exemplars += usize::from(self.db.add_exemplar(kept));
+        }
+        if self.samples.len() >= BATCH {
+            self.flush();
+        }
+    }
+
+    /// Series that one sender scrapes together are in one group: they share their times.
+    fn series(&mut self, labels: &[(&str, &str)]) -> Option<SeriesRef> {
+        let value = |wanted: &str| labels.iter().find(|(name, _)| *name == wanted).map_or("", |(_, v)| v);
+        let key = format!("write\0{}\0{}", value("job"), value("instance"));
+        let group = match self.groups.get(&key) {
+            Some(group) => *group,
+            None => {
+                let group = self.db.group(&key)?;
+                self.groups.insert(key, group);
+                group
+            }
+        };
+        self.db.series(group, labels, OwnerRef(0))
+    }
+
+    fn flush(&mut self) {
+        let appended = self.db.append(std::mem::take(&mut self.samples));
+        let Some((_, first)) = appended.refused.first() else { return };
+        let (count, reason) = (appended.refused.len(), first.to_string());
+        // Which kind they were is not told; a push has nearly always one kind.
+        let floats = self.outcome.floats.min(count);
+        self.outcome.floats -= floats;
+        self.outcome.histograms -= self.outcome.histograms.min(count - floats);
+        self.refuse(count, &reason);
+    }
+
+    fn refuse(&mut self, count: usize, reason: &str) {
+        if self.outcome.refused == 0 {
+            self.outcome.reason = reason.to_owned();
+        }
+        self.outcome.refused += count;
+    }
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    fn bad(text: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, text }
+    }
+
+    fn unavailable(text: &str) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, text: text.to_owned() }
+    }
+}
+
+/// What is wrong with a label set.
+fn problem(labels: &[(&str, &str)]) -> Option<&'static str> {
+    if labels.is_empty() {
+        return Some("a series without labels");
+    }
+    if labels.iter().any(|(name, _)| name.is_empty()) {
+        return Some("a label without a name");
+    }
+    if labels.windows(2).any(|pair| matches!(pair, [a, b] if a.0 == b.0)) {
+        return Some("two labels of one name");
+    }
+    labels.iter().all(|(name, value)| *name != NAME || value.is_empty()).then_some("a series without a name")
+}
+
+fn describe(db: &Db, described: &decode::Described<'_>) {
+    let decode::Described { family, kind, help, unit } = *described;
+    db.set_metadata(family, Metadata { kind: kind.into(), unit: unit.into(), help: help.into() });
+}
+
+/// Which version a request is in, by its type.
+fn version(headers: &HeaderMap) -> Result<Version, Refusal> {
+    let unsupported = |text: String| Refusal { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, text };
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = text(CONTENT_TYPE);
+    let mut parts = content_type.split(';').map(str::trim);
+    let version = match parts.next().unwrap_or_default() {
+        "application/x-protobuf" => match parts.find_map(|part| part.strip_prefix("proto=")) {
+            None | Some("prometheus.WriteRequest") => Version::One,
+            Some("io.prometheus.write.v2.Request") => Version::Two,
+            Some(other) => return Err(unsupported(format!("unknown message {other}"))),
+        },
+        other => {
+            return Err(unsupported(format!("content type {other:?} is not application/x-protobuf")));
+        }
+    };
+    match text(CONTENT_ENCODING) {
+        "" | "snappy" => Ok(version),
+        other => Err(unsupported(format!("content encoding {other:?} is not snappy"))),
+    }
+}
+
+fn respond(status: StatusCode, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
