@@ -17,6 +17,7 @@ pub mod own;
 pub mod page;
 pub mod peer;
 pub mod proc;
+pub mod prometheus;
 pub mod recording;
 pub mod remote_write;
 pub mod work;

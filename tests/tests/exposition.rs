@@ -6,21 +6,14 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
-use telemetry_tests::agent::{Agent, Settings, free_address};
-use telemetry_tests::host::{claim, eventually, kernel_test};
+use anyhow::{Context as _, Result, ensure};
+use telemetry_tests::agent::{Agent, Settings};
+use telemetry_tests::host::{claim, kernel_test};
 use telemetry_tests::http;
-use tempfile::TempDir;
-
-/// From start to answering queries.
-const PROMETHEUS_LIMIT: Duration = Duration::from_secs(30);
-/// A dozen scrapes.
-const SCRAPE_LIMIT: Duration = Duration::from_secs(15);
+use telemetry_tests::prometheus::Prometheus;
 
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0";
 const TEXT: &str = "text/plain;version=0.0.4";
@@ -29,85 +22,11 @@ const TEXT: &str = "text/plain;version=0.0.4";
 const TEXT_SUFFIXES: &[&str] = &["_bucket", "_sum", "_count"];
 const OPENMETRICS_SUFFIXES: &[&str] = &["_total", "_created", "_info", "_bucket", "_sum", "_count"];
 
-/// A Prometheus with its data in a temporary folder. Killed when dropped.
-struct Prometheus {
-    child: Child,
-    address: SocketAddr,
-    dir: TempDir,
-}
-
 /// Stands between a scraper and the agent.
 struct Relay {
     address: SocketAddr,
     /// The `Content-Type` of the newest answer.
     content_type: Arc<Mutex<String>>,
-}
-
-// === impl Prometheus ===
-
-impl Prometheus {
-    /// Scrapes each target, a job by its name, every second.
-    fn start(jobs: &[(&str, SocketAddr)]) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let address = free_address()?;
-        let mut config = String::from("global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n");
-        for (job, target) in jobs {
-            config.push_str(&format!(
-                "- {{job_name: {job}, honor_labels: true, static_configs: [{{targets: ['{target}']}}]}}\n"
-            ));
-        }
-        let config_path = dir.path().join("prometheus.yml");
-        std::fs::write(&config_path, config)?;
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", config_path.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .arg("--log.level=warn")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(dir.path().join("log"))?)
-            .spawn()
-            .context("start prometheus (Debian package prometheus)")?;
-        let prometheus = Self { child, address, dir };
-        eventually("prometheus is ready", PROMETHEUS_LIMIT, || {
-            Ok(http::get(address, "/-/ready", &[]).is_ok_and(|answer| answer.status == 200))
-        })
-        .with_context(|| prometheus.log())?;
-        Ok(prometheus)
-    }
-
-    /// The series that an expression has now.
-    fn query(&self, expression: &str) -> Result<Vec<Value>> {
-        let answer = http::get(self.address, &format!("/api/v1/query?query={}", percent(expression)), &[])?;
-        let body: Value = serde_json::from_slice(&answer.body).context("answer of prometheus")?;
-        match body.pointer("/data/result") {
-            Some(Value::Array(series)) => Ok(series.clone()),
-            _ => bail!("{expression}: {body}"),
-        }
-    }
-
-    /// Waits until an expression has series.
-    fn has(&self, expression: &str) -> Result<Vec<Value>> {
-        let mut series = Vec::new();
-        eventually(expression, SCRAPE_LIMIT, || {
-            series = self.query(expression)?;
-            Ok(!series.is_empty())
-        })
-        .with_context(|| format!("{}{:?}", self.log(), self.query("up")))?;
-        Ok(series)
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // Both fail only if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 // === impl Relay ===
@@ -163,13 +82,15 @@ fn relay(mut client: &TcpStream, agent: SocketAddr, accept: Option<&str>) -> Res
     Ok(line.context("answer without a type")?.trim().to_owned())
 }
 
-/// Everything but letters and digits as `%xx`, for a query.
-fn percent(text: &str) -> String {
-    let escape = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(escape).collect()
+/// A Prometheus that scrapes each target, a job by its name, every second.
+fn scraper(jobs: &[(&str, SocketAddr)]) -> Result<Prometheus> {
+    let mut config = String::from("global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n");
+    for (job, target) in jobs {
+        config.push_str(&format!(
+            "- {{job_name: {job}, honor_labels: true, static_configs: [{{targets: ['{target}']}}]}}\n"
+        ));
+    }
+    Prometheus::start(&config, &[])
 }
 
 fn page(agent: &Agent, accept: &str) -> Result<String> {
@@ -249,7 +170,7 @@ fn prometheus_scrapes_owners_in_both_formats() {
         let preferred = Relay::start(agent.address(), None)?;
         let plain = Relay::start(agent.address(), Some(TEXT))?;
         let jobs = [("openmetrics", preferred.address), ("text", plain.address)];
-        let prometheus = Prometheus::start(&jobs)?;
+        let prometheus = scraper(&jobs)?;
         for (job, _) in jobs {
             prometheus.has(&format!("up{{job=\"{job}\"}} == 1"))?;
             let owners = prometheus.has(&format!("kernel_cpu_seconds_total{{job=\"{job}\",unit!=\"\"}}"))?;

@@ -1,0 +1,240 @@
+//! The query API beside a real Prometheus: the same samples pushed to both, the same questions, the same answers; and a
+//! Prometheus that pushes what it scrapes to the agent.
+//!
+//! The Prometheus of Debian's package must be on the path. It is of the second version, whose ranges hold their first
+//! moment too; so questions are asked at times at which there is no sample.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use telemetry_tests::agent::Settings;
+use telemetry_tests::host::{claim, eventually, kernel_test};
+use telemetry_tests::http;
+use telemetry_tests::prometheus::{Prometheus, percent, query};
+use telemetry_tests::remote_write::Request;
+
+/// Ticks of the pushed series, and their distance.
+const TICKS: i64 = 60;
+const STEP_MS: i64 = 15_000;
+/// Largest relative difference of two answers.
+const TOLERANCE: f64 = 1e-9;
+/// A scrape and a push.
+const PUSH_LIMIT: Duration = Duration::from_secs(30);
+
+/// What dashboards ask: rates and sums, quantiles, joins, tops, windows, comparisons, subqueries, errors.
+const QUERIES: &[&str] = &[
+    "requests_total",
+    "requests_total{code=~\"5..\"}",
+    "requests_total{code!~\"5..\",instance=\"i1\"}",
+    "sum by (code) (rate(requests_total[5m]))",
+    "sum(rate(requests_total{code=\"500\"}[5m])) / sum(rate(requests_total[5m]))",
+    "increase(requests_total[10m])",
+    "irate(requests_total[2m])",
+    "topk(2, sum by (instance) (rate(requests_total[5m])))",
+    "histogram_quantile(0.99, sum by (le) (rate(duration_bucket[5m])))",
+    "histogram_quantile(0.5, sum by (le, instance) (rate(duration_bucket[5m])))",
+    "avg_over_time(memory[5m])",
+    "max_over_time(memory[3m]) - min_over_time(memory[3m])",
+    "stddev_over_time(memory[10m])",
+    "quantile_over_time(0.9, memory[10m])",
+    "predict_linear(memory[10m], 3600)",
+    "deriv(memory[5m])",
+    "delta(memory[5m])",
+    "memory > 100",
+    "memory > bool 100",
+    "requests_total * on (instance) group_left (zone) info",
+    "count by (zone) (info)",
+    "count_values(\"v\", info)",
+    "absent(nothing{a=\"b\"})",
+    "absent_over_time(memory[1m])",
+    "label_replace(memory, \"short\", \"$1\", \"instance\", \"i(.*)\")",
+    "label_join(memory, \"both\", \"-\", \"instance\", \"job\")",
+    "max_over_time(rate(requests_total[1m])[5m:30s])",
+    "memory offset 3m",
+    "clamp_min(memory, 120)",
+    "sort_desc(memory)",
+    "changes(memory[5m])",
+    "resets(requests_total[10m])",
+    "time() - timestamp(memory)",
+    "vector(1) + scalar(sum(info))",
+    "sum without (instance) (memory)",
+    "quantile(0.5, memory)",
+    "group(memory) unless on (instance) memory{instance=\"i1\"}",
+    "memory and on (instance) info{zone=\"z0\"}",
+    "memory or info",
+    "round(memory / 7, 0.1)",
+    "memory[1m]",
+    "1 + 2 * 3",
+    "requests_total + on (job) requests_total",
+    "rate(requests_total)",
+    "sum(",
+];
+
+/// Who is asked.
+struct Pair {
+    agent: SocketAddr,
+    prometheus: SocketAddr,
+}
+
+fn now_ms() -> Result<i64> {
+    Ok(i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?)
+}
+
+type LabelSet = Vec<(String, String)>;
+
+/// Label sets, sorted, and what each counts a tick.
+fn series() -> Vec<(LabelSet, fn(i64, i64) -> f64)> {
+    let labels = |pairs: &[(&str, &str)]| {
+        let mut pairs: LabelSet = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        pairs.push(("job".to_owned(), "test".to_owned()));
+        pairs.sort();
+        pairs
+    };
+    let mut all: Vec<(LabelSet, fn(i64, i64) -> f64)> = Vec::new();
+    for instance in ["i0", "i1", "i2"] {
+        for code in ["200", "404", "500"] {
+            all.push((
+                labels(&[("__name__", "requests_total"), ("instance", instance), ("code", code)]),
+                // A counter that begins anew after 40 ticks.
+                |k, tick| (tick % 40 * (k % 7 + 1)) as f64,
+            ));
+        }
+        for le in ["0.1", "1", "+Inf"] {
+            all.push((
+                labels(&[("__name__", "duration_bucket"), ("instance", instance), ("le", le)]),
+                |k, tick| (tick * (k % 3 + 2)) as f64,
+            ));
+        }
+        all.push((labels(&[("__name__", "memory"), ("instance", instance)]), |k, tick| {
+            100.0 + k as f64 + 10.0 * (tick as f64 / 5.0).sin()
+        }));
+        let zone = if instance == "i2" { "z1" } else { "z0" };
+        all.push((labels(&[("__name__", "info"), ("instance", instance), ("zone", zone)]), |_, _| 1.0));
+    }
+    all
+}
+
+// === impl Pair ===
+
+impl Pair {
+    fn ask(&self, path: &str) -> Result<[(u16, Value); 2]> {
+        let one = |address| -> Result<(u16, Value)> {
+            let answer = http::get(address, path, &[])?;
+            Ok((answer.status, serde_json::from_slice(&answer.body).with_context(|| path.to_owned())?))
+        };
+        Ok([one(self.agent)?, one(self.prometheus)?])
+    }
+
+    /// The same status, type and values, in the same order where order means something.
+    fn agree(&self, path: &str, is_ordered: bool) -> Result<()> {
+        let [(our_status, mut ours), (their_status, mut theirs)] = self.ask(path)?;
+        claim(our_status == their_status, || {
+            format!("{path}: {our_status} {ours}, not {their_status} {theirs}")
+        })?;
+        for key in ["status", "errorType"] {
+            claim(ours.get(key) == theirs.get(key), || format!("{path}: {ours}, not {theirs}"))?;
+        }
+        for answer in [&mut ours, &mut theirs] {
+            if let Some(Value::Array(result)) = answer.pointer_mut("/data/result")
+                && !is_ordered
+            {
+                result.sort_by_key(|series| series.get("metric").map(Value::to_string));
+            }
+        }
+        claim(same(ours.get("data"), theirs.get("data")), || format!("{path}:\n{ours}\nnot\n{theirs}"))
+    }
+}
+
+/// Numbers in texts may differ by the last digits.
+fn same(ours: Option<&Value>, theirs: Option<&Value>) -> bool {
+    match (ours, theirs) {
+        (Some(Value::Array(a)), Some(Value::Array(b))) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(Some(a), Some(b)))
+        }
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            a.len() == b.len() && a.iter().all(|(key, value)| same(Some(value), b.get(key)))
+        }
+        (Some(Value::String(a)), Some(Value::String(b))) if a != b => {
+            match (a.parse::<f64>(), b.parse::<f64>()) {
+                (Ok(a), Ok(b)) => (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()),
+                _ => false,
+            }
+        }
+        (a, b) => a == b,
+    }
+}
+
+#[test]
+fn the_same_samples_give_the_same_answers_as_prometheus() {
+    kernel_test(|| {
+        let agent = Settings::new().start()?;
+        let receiver = "--web.enable-remote-write-receiver";
+        let prometheus = Prometheus::start("global: {}\n", &[receiver])?;
+        let pair = Pair { agent: agent.address(), prometheus: prometheus.address() };
+        let all = series();
+        let mut request = Request::new(all.iter().map(|(labels, _)| labels.as_slice()));
+        let start = now_ms()? / STEP_MS * STEP_MS - TICKS * STEP_MS;
+        for tick in 0..TICKS {
+            let values: Vec<_> = (0i64..).zip(&all).map(|(k, (_, value))| Some(value(k, tick))).collect();
+            for address in [pair.agent, pair.prometheus] {
+                request.send(address.port(), "/api/v1/write", start + tick * STEP_MS, &values)?;
+            }
+        }
+        // Between two samples, whole seconds.
+        let (first, end) = (start / 1000 + 307, start / 1000 + TICKS * STEP_MS / 1000 - 8);
+        let found = query(pair.prometheus, "sum(count_over_time(requests_total[15m]))")?;
+        let count = found.first().and_then(|sum| sum.pointer("/value/1")).and_then(Value::as_str);
+        claim(count.is_some_and(|count| count != "0"), || format!("the peer has nothing: {found:?}"))?;
+        for text in QUERIES {
+            let is_ordered = text.starts_with("sort") || text.starts_with("topk");
+            pair.agree(&format!("/api/v1/query?query={}&time={end}", percent(text)), is_ordered)?;
+            let range = format!("query={}&start={first}&end={end}&step=30s", percent(text));
+            pair.agree(&format!("/api/v1/query_range?{range}"), true)?;
+        }
+        let only = percent("{job=\"test\"}");
+        for path in [
+            format!("labels?match[]={only}"),
+            format!("label/instance/values?match[]={only}"),
+            format!("label/__name__/values?match[]={only}&start={first}&end={end}"),
+            format!("series?match[]={only}"),
+            "series".to_owned(),
+            "labels?match[]=".to_owned(),
+            "query?query=up&time=x".to_owned(),
+            "query_range?query=up&start=1&end=0&step=1".to_owned(),
+            format!("format_query?query={}", percent("sum(rate(a[5m]))by(b)")),
+        ] {
+            pair.agree(&format!("/api/v1/{path}"), false)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_prometheus_pushes_what_it_scrapes() {
+    kernel_test(|| {
+        let agent = Settings::new().start()?;
+        let address = agent.address();
+        let prometheus = Prometheus::start(
+            &format!(
+                "global: {{scrape_interval: 1s}}\n\
+                 scrape_configs:\n- {{job_name: agent, static_configs: [{{targets: ['{address}']}}]}}\n\
+                 remote_write:\n- {{url: 'http://{address}/api/v1/write'}}\n"
+            ),
+            &[],
+        )?;
+        eventually("pushed samples can be asked for", PUSH_LIMIT, || {
+            Ok(query(address, "up{job=\"agent\"} == 1").is_ok_and(|found| !found.is_empty()))
+        })?;
+        let pushed = query(address, "telemetry_agent_ticks_total{job=\"agent\"}")?;
+        let own = query(address, "telemetry_agent_ticks_total{job=\"\"}")?;
+        claim(pushed.len() == 1 && own.len() == 1, || format!("{pushed:?} {own:?}"))?;
+        if let Ok(found) = prometheus.query("prometheus_remote_storage_samples_failed_total > 0")
+            && !found.is_empty()
+        {
+            bail!("samples were refused: {found:?}");
+        }
+        Ok(())
+    });
+}
