@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use telemetry_agent::app::{self, Failure};
-use telemetry_agent::cli::tsdb;
+use telemetry_agent::cli::{query, tsdb};
 use telemetry_agent::config::{self, Config, Overrides};
 use telemetry_agent::doctor::{self, Form};
 use telemetry_agent::{bpf, logging, sysexits};
@@ -33,6 +33,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Ask a running agent, or any Prometheus, in PromQL.
+    Query(query::Query),
     /// Look at the store, check it, take history out and in.
     Tsdb {
         #[command(flatten)]
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command.unwrap_or(Command::Run(cli.options)) {
         Command::Run(options) => run(&options),
+        Command::Query(query) => query::run(&query).map_err(|(code, message)| Failure::new(code, message)),
         Command::Doctor { options, format } => return examine(&options, format),
         Command::Tsdb { place: Place { config, data_dir }, command } => {
             configure(&Options { config, listen: None, data_dir }).and_then(|config| {

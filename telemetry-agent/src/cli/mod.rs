@@ -2,4 +2,5 @@
 
 mod human;
 mod progress;
+pub mod query;
 pub mod tsdb;
