@@ -11,6 +11,7 @@ pub mod histogram;
 pub mod labels;
 pub mod matcher;
 pub mod native;
+pub mod pattern;
 pub mod snapshot;
 
 pub use batch::{Batch, CgroupKey, Hierarchy, Increment, OwnerKey, Row};

@@ -1,5 +1,7 @@
 //! Label matchers: what a selector asks of a series' labels. Shared by the query language and the store.
 
+use crate::pattern::{self, Expression, PatternError};
+
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MatchOp {
@@ -47,9 +49,12 @@ impl Matcher {
         Self { name: name.into(), op, value: value.into() }
     }
 
-    /// The expression as it must be compiled: anchored at both ends, `.` matching newlines, as Prometheus compiles it.
-    #[must_use]
-    pub fn anchored(&self) -> String {
-        format!("^(?s:{})$", self.value)
+    /// The expression in the words of the `regex` crate.
+    ///
+    /// # Errors
+    ///
+    /// If it is none.
+    pub fn expression(&self) -> Result<Expression, PatternError> {
+        pattern::translate(&self.value)
     }
 }

@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use regex::Regex;
 use telemetry_model::{MatchOp, Matcher, NativeHistogram, is_stale};
 
 use super::arithmetic::bound;
 use crate::budget::Budget;
 use crate::error::QueryError;
 use crate::labels::{BUCKET, Labels, NAME};
+use crate::pattern;
 use crate::source::{Column, Reader, Select, Selection, Source, SourceError};
 use crate::text;
 
@@ -112,8 +112,7 @@ type Wanted = Box<dyn Fn(&str) -> bool>;
 fn compile(matchers: &[&Matcher]) -> Result<Vec<Wanted>, QueryError> {
     let one = |matcher: &&Matcher| -> Result<Wanted, QueryError> {
         let value = matcher.value.clone();
-        let regex =
-            || Regex::new(&matcher.anchored()).map_err(|error| QueryError::bad_data(error.to_string()));
+        let regex = || pattern::compile(&matcher.value).map_err(QueryError::bad_data);
         Ok(match matcher.op {
             MatchOp::Equal => Box::new(move |le| le == value),
             MatchOp::NotEqual => Box::new(move |le| le != value),

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use regex::Regex;
 use telemetry_model::{MatchOp, Matcher};
 
 use super::Evaluator;
@@ -11,6 +10,7 @@ use super::select::Worker;
 use super::window::Look;
 use crate::error::QueryError;
 use crate::labels::{Labels, NAME};
+use crate::pattern::{self, Pattern};
 use crate::plan::{InfoNode, Selector};
 use crate::source;
 
@@ -28,7 +28,7 @@ struct InfoSeries {
 /// Matchers, compiled.
 struct Compiled {
     matcher: Matcher,
-    regex: Option<Regex>,
+    regex: Option<Pattern>,
 }
 
 /// One call.
@@ -44,9 +44,9 @@ impl Compiled {
     fn new(matcher: &Matcher) -> Result<Self, QueryError> {
         let regex = match matcher.op {
             MatchOp::Equal | MatchOp::NotEqual => None,
-            MatchOp::Regex | MatchOp::NotRegex => Some(
-                Regex::new(&matcher.anchored()).map_err(|error| QueryError::bad_data(error.to_string()))?,
-            ),
+            MatchOp::Regex | MatchOp::NotRegex => {
+                Some(pattern::compile(&matcher.value).map_err(QueryError::bad_data)?)
+            }
         };
         Ok(Self { matcher: matcher.clone(), regex })
     }

@@ -1,16 +1,14 @@
 //! `label_replace` and `label_join`: labels made of labels.
 
-use regex::{Captures, Regex};
+use regex::Captures;
 
 use super::Evaluator;
 use super::frame::{Frame, Grid, Twins, assemble};
 use crate::error::QueryError;
 use crate::functions::FunctionId;
 use crate::labels::{Labels, NAME};
+use crate::pattern::{self, Pattern};
 use crate::plan::{Node, Op};
-
-/// Bytes that a compiled expression may take.
-const REGEX_BYTES_MAX: usize = 1 << 20;
 
 /// The new value of a label, if there is one.
 type MakeValue<'t> = Box<dyn Fn(&Labels) -> Option<String> + 't>;
@@ -34,7 +32,7 @@ pub(crate) fn relabel(
             let (template, source) = (*template, *source);
             let replace = move |labels: &Labels| {
                 let captures = regex.captures(labels.get(source))?;
-                Some(expand(template, &captures))
+                Some(expand(template, &regex, &captures))
             };
             (destination, Box::new(replace))
         }
@@ -63,9 +61,8 @@ pub(crate) fn relabel(
     Ok(Frame::Vector(assemble(columns, Twins::Join)?))
 }
 
-fn compile(expression: &str) -> Result<Regex, QueryError> {
-    let anchored = format!("^(?s:{expression})$");
-    regex::RegexBuilder::new(&anchored).size_limit(REGEX_BYTES_MAX).build().map_err(|_| {
+fn compile(expression: &str) -> Result<Pattern, QueryError> {
+    pattern::compile(expression).map_err(|_| {
         QueryError::execution(format!("invalid regular expression in label_replace(): {expression}"))
     })
 }
@@ -79,7 +76,7 @@ fn check(which: &str, name: &str, function: &str) -> Result<(), QueryError> {
 }
 
 /// Fills `$1`, `$name`, `${name}` and `$$` in; what is none of these stays.
-fn expand(template: &str, captures: &Captures<'_>) -> String {
+fn expand(template: &str, pattern: &Pattern, captures: &Captures<'_>) -> String {
     let mut out = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('$') {
@@ -88,11 +85,7 @@ fn expand(template: &str, captures: &Captures<'_>) -> String {
             out.push('$');
             rest = after;
         } else if let Some((name, after)) = reference(after) {
-            let found = match name.parse::<usize>() {
-                Ok(number) => captures.get(number),
-                Err(_) => captures.name(name),
-            };
-            out.push_str(found.map_or("", |found| found.as_str()));
+            out.push_str(pattern.group(captures, name));
             rest = after;
         } else {
             out.push('$');
@@ -126,7 +119,7 @@ mod tests {
         for (template, expected) in
             [("$1", "a"), ("${1}x", "ax"), ("$1x", ""), ("$last$$", "b$"), ("${last", "${last"), ("$7-", "-")]
         {
-            assert_eq!(expand(template, &captures), expected, "{template}");
+            assert_eq!(expand(template, &regex, &captures), expected, "{template}");
         }
     }
 }

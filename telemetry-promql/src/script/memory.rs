@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use regex::Regex;
 use telemetry_model::{MatchOp, Matcher, NativeHistogram, ResetHint};
 
 use super::notation::STALE;
 use crate::budget::Budget;
 use crate::eval::arithmetic::Arithmetic;
 use crate::labels::Labels;
+use crate::pattern::{self, Pattern};
 use crate::source::{Column, InMemory, Select, Selection, Source, SourceError};
 use crate::value::Cell;
 
@@ -36,7 +36,7 @@ struct Stored {
 /// A compiled matcher.
 struct Test<'a> {
     matcher: &'a Matcher,
-    regex: Option<Regex>,
+    regex: Option<Pattern>,
 }
 
 // === impl Memory ===
@@ -144,9 +144,9 @@ impl Source for Memory {
 impl<'a> Test<'a> {
     fn new(matcher: &'a Matcher) -> Result<Self, SourceError> {
         let regex = matches!(matcher.op, MatchOp::Regex | MatchOp::NotRegex)
-            .then(|| Regex::new(&matcher.anchored()))
+            .then(|| pattern::compile(&matcher.value))
             .transpose()
-            .map_err(|error| SourceError::Matcher(error.to_string()))?;
+            .map_err(SourceError::Matcher)?;
         Ok(Self { matcher, regex })
     }
 

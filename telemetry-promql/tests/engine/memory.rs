@@ -42,7 +42,7 @@ impl Memory {
 /// Whether a series' labels are what a matcher wants.
 pub fn matches(matcher: &Matcher, labels: &Labels) -> bool {
     let value = labels.get(&matcher.name);
-    let found = || Regex::new(&matcher.anchored()).unwrap().is_match(value);
+    let found = || Regex::new(&matcher.expression().unwrap().anchored()).unwrap().is_match(value);
     match matcher.op {
         MatchOp::Equal => value == matcher.value,
         MatchOp::NotEqual => value != matcher.value,

@@ -13,7 +13,7 @@ const LITERALS_MAX: usize = 64;
 
 /// A matcher that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("error parsing regexp: {0}")]
+#[error("{0}")]
 pub struct MatcherError(String);
 
 /// A matcher ready to run.
@@ -103,18 +103,21 @@ impl CompiledMatcher {
 }
 
 fn expression(matcher: &Matcher) -> Result<Test, MatcherError> {
-    let fail = |error: &dyn std::fmt::Display| MatcherError(error.to_string());
+    let expression = matcher.expression().map_err(|error| MatcherError(error.to_string()))?;
+    let fail = |error: &dyn std::fmt::Display| {
+        MatcherError(format!("error parsing regexp: {error}: `{}`", matcher.value))
+    };
     let mut parser = regex_syntax::ParserBuilder::new();
     let hir = parser
         .nest_limit(REGEX_NEST_MAX)
         .dot_matches_new_line(true)
         .build()
-        .parse(&matcher.value)
+        .parse(&expression.text)
         .map_err(|error| fail(&error))?;
     if let Some(values) = literals(&hir) {
         return Ok(Test::OneOf(values));
     }
-    let regex = RegexBuilder::new(&matcher.anchored())
+    let regex = RegexBuilder::new(&expression.anchored())
         .size_limit(REGEX_BYTES_MAX)
         .nest_limit(REGEX_NEST_MAX + 8)
         .build()

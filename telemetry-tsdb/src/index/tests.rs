@@ -25,8 +25,12 @@ fn naive(model: &Model, owners: &BTreeMap<u32, Vec<(&str, &str)>>, matchers: &[M
     let wants = |matcher: &Matcher, value: &str| match matcher.op {
         MatchOp::Equal => value == matcher.value,
         MatchOp::NotEqual => value != matcher.value,
-        MatchOp::Regex => regex::Regex::new(&matcher.anchored()).unwrap().is_match(value),
-        MatchOp::NotRegex => !regex::Regex::new(&matcher.anchored()).unwrap().is_match(value),
+        MatchOp::Regex => {
+            regex::Regex::new(&matcher.expression().unwrap().anchored()).unwrap().is_match(value)
+        }
+        MatchOp::NotRegex => {
+            !regex::Regex::new(&matcher.expression().unwrap().anchored()).unwrap().is_match(value)
+        }
     };
     let wanted = |series| matchers.iter().all(|matcher| wants(matcher, &value(series, &matcher.name)));
     model.iter().filter(|(_, series)| wanted(series)).map(|(id, _)| *id).collect()

@@ -187,7 +187,7 @@ fn functions_must_exist() {
 #[test]
 fn regular_expressions_must_be_well_formed() {
     let error = "error parsing regexp:";
-    check_error("a{b=~'('}", "1:3", "2-8", &format!("{error} missing closing ): `^(?s:()$`"));
+    check_error("a{b=~'('}", "1:3", "2-8", &format!("{error} missing closing ): `(`"));
 }
 
 #[test]
