@@ -15,7 +15,7 @@ pub struct Limits {
     pub samples: u64,
     /// Series read from the source.
     pub series: u64,
-    /// Bytes of columns held at once.
+    /// Bytes held at once: columns, the label sets and texts made for them, and the answer.
     pub bytes: u64,
     /// Points in the answer.
     pub points: u64,
@@ -33,6 +33,7 @@ pub struct Budget {
     samples_read: AtomicU64,
     samples_peak: AtomicU64,
     series: AtomicU64,
+    held: AtomicU64,
 }
 
 // === impl Limits ===
@@ -64,6 +65,7 @@ impl Budget {
             samples_read: AtomicU64::new(0),
             samples_peak: AtomicU64::new(0),
             series: AtomicU64::new(0),
+            held: AtomicU64::new(0),
         }
     }
 
@@ -122,7 +124,21 @@ impl Budget {
     /// If they are too many.
     pub fn hold(&self, bytes: usize) -> Result<(), QueryError> {
         let bytes = bytes as u64;
+        self.held.store(bytes, Ordering::Relaxed);
         self.samples_peak.fetch_max(bytes / 8, Ordering::Relaxed);
+        self.fits(bytes)
+    }
+
+    /// Whether so many bytes more could be held for a moment beside what is held: what a source reads of one series, what is
+    /// made of it. To be asked before they are taken, by every thread.
+    ///
+    /// # Errors
+    /// If they are too many.
+    pub fn room(&self, bytes: usize) -> Result<(), QueryError> {
+        self.fits(self.held.load(Ordering::Relaxed).saturating_add(bytes as u64))
+    }
+
+    fn fits(&self, bytes: u64) -> Result<(), QueryError> {
         if bytes > self.limits.bytes {
             let limit = self.limits.bytes;
             let message = format!("query would hold {bytes} bytes of intermediate values, more than {limit}");
@@ -164,6 +180,8 @@ mod tests {
         );
         assert!(used.series(1).is_err());
         assert!(used.hold(100).is_ok() && used.hold(101).is_err());
+        assert!(used.hold(90).is_ok() && used.room(10).is_ok() && used.room(11).is_err());
+        assert!(used.room(10).is_ok(), "asking takes nothing");
     }
 
     #[test]

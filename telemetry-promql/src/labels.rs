@@ -18,6 +18,9 @@ pub const TYPE: &str = "__type__";
 /// The label that holds the metric's unit, where types and units are labels.
 pub const UNIT: &str = "__unit__";
 
+/// What a shared text or label set takes beside its content.
+const TEXT_BYTES: usize = 32;
+
 /// One name and its value.
 pub type Pair = (Arc<str>, Arc<str>);
 
@@ -72,6 +75,14 @@ impl Labels {
     #[must_use]
     pub fn name(&self) -> &str {
         self.get(NAME)
+    }
+
+    /// Bytes of memory, about: texts that nobody else has, as a source's own symbols are had by the source, are counted.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let own = |text: &Arc<str>| if Arc::strong_count(text) == 1 { TEXT_BYTES + text.len() } else { 0 };
+        let pairs = self.0.iter().map(|(name, value)| size_of::<Pair>() + own(name) + own(value));
+        TEXT_BYTES + pairs.sum::<usize>()
     }
 
     /// Those labels that `wanted` says yes to.

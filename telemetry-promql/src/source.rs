@@ -50,7 +50,8 @@ pub enum Grouping {
 
 /// Where series come from.
 pub trait Source: Sync {
-    /// The series that match and may have samples in the range.
+    /// The series that match and may have samples in the range. Asks the budget between expressions that it compiles, and
+    /// before it holds much for itself.
     ///
     /// # Errors
     /// If a matcher is malformed, a limit is met or the store fails.
@@ -122,6 +123,23 @@ pub struct Column {
     pub histograms: Vec<(u32, Arc<NativeHistogram>)>,
     /// When each sample's count began, milliseconds, 0 where nobody said; `None` if nobody ever did.
     pub starts: Option<Vec<i64>>,
+}
+
+// === impl Column ===
+
+impl Column {
+    /// Bytes of memory, about; histograms that a source has, too, are not counted.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let histograms = self.histograms.iter().map(|(_, histogram)| {
+            let is_own = Arc::strong_count(histogram) == 1;
+            size_of::<(u32, Arc<NativeHistogram>)>()
+                + if is_own { crate::eval::histogram_bytes(histogram) } else { 0 }
+        });
+        self.times.len() * 16
+            + self.starts.as_ref().map_or(0, |starts| starts.len() * 8)
+            + histograms.sum::<usize>()
+    }
 }
 
 /// Exemplars of one series.

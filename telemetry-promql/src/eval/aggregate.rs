@@ -32,6 +32,8 @@ struct Group {
     has_histogram: Bits,
     drop_name: Bits,
     histograms: Vec<Option<Box<HistogramSum>>>,
+    /// Bytes of these that are accounted for.
+    histogram_bytes: usize,
 }
 
 /// What is kept of the numbers of a group, a cell a step.
@@ -113,12 +115,11 @@ impl Evaluator<'_> {
         }
         let mut places = Groups::new(&node.grouping, node.without);
         let mut groups: Vec<Group> = Vec::new();
-        let before = self.held.get();
         self.stream(&node.expr, grid, &mut |column| {
             let place = places.place(&column.labels);
             if place == groups.len() {
+                self.grow(Group::bytes_of(grid.count).saturating_add(column.labels.bytes()))?;
                 groups.push(Group::new(node.op, grid.count));
-                self.hold(before.saturating_add(groups.len().saturating_mul(grid.count).saturating_mul(24)))?;
             }
             match groups.get_mut(place) {
                 Some(group) => group.fold(self, node, &column),
@@ -127,6 +128,7 @@ impl Evaluator<'_> {
         })?;
         let mut columns = Vec::with_capacity(groups.len());
         for (labels, group) in places.labels().into_iter().zip(groups) {
+            self.budget.check()?;
             let column = group.finish(self, node, labels, &param);
             if column.present.any() {
                 columns.push(column);
@@ -173,7 +175,13 @@ impl Group {
             has_histogram: none.clone(),
             drop_name: none,
             histograms: Vec::new(),
+            histogram_bytes: 0,
         }
+    }
+
+    /// Bytes of memory of a group of numbers over so many steps, about: the widest kind of cell, and what comes of it.
+    fn bytes_of(steps: usize) -> usize {
+        Column::bytes_of(steps).saturating_add(steps.saturating_mul(40))
     }
 
     fn fold(
@@ -184,6 +192,10 @@ impl Group {
     ) -> Result<(), QueryError> {
         if column.drop_name {
             self.drop_name.or(&column.present);
+        }
+        if node.op == Aggregator::Quantile {
+            // Lists grow by halves and more.
+            evaluator.grow(column.present.count().saturating_mul(16))?;
         }
         if column.histograms.is_none() {
             self.has_float.or(&column.present);
@@ -202,6 +214,12 @@ impl Group {
                 }
                 Some(CellRef::Histogram(_)) => self.fold_histogram(evaluator, node, column, step),
             }
+        }
+        if !self.histograms.is_empty() {
+            let sums = self.histograms.iter().flatten();
+            let bytes = sums.map(|sum| sum.bytes()).sum::<usize>() + size_of_val(self.histograms.as_slice());
+            evaluator.grow(bytes.saturating_sub(self.histogram_bytes))?;
+            self.histogram_bytes = self.histogram_bytes.max(bytes);
         }
         Ok(())
     }
@@ -260,7 +278,7 @@ impl Group {
         labels: Labels,
         param: &[f64],
     ) -> Column {
-        let Self { numbers, seen, has_float, has_histogram, drop_name, mut histograms } = self;
+        let Self { numbers, seen, has_float, has_histogram, drop_name, mut histograms, .. } = self;
         let mut out = Column::of(labels, numbers.finish(node.op, param));
         out.drop_name = drop_name.any();
         out.present = seen;

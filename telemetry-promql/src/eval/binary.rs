@@ -63,7 +63,7 @@ impl Evaluator<'_> {
             }
             (Frame::Vector(lhs), Frame::Vector(rhs)) => {
                 let columns = if node.op.is_set() {
-                    matching::sets(node, lhs, rhs, grid)
+                    matching::sets(self, node, lhs, rhs, grid)?
                 } else {
                     matching::vectors(self, node, position, (lhs, rhs), grid)?
                 };
@@ -83,12 +83,18 @@ impl Evaluator<'_> {
     ) -> Result<Frame, QueryError> {
         let mut remarks = Remarks::new(grid.count);
         let mut out = Vec::with_capacity(columns.len());
+        let mut made = 0_usize;
         for mut column in columns {
             self.budget.check()?;
             let is_trim = matches!(node.op, BinaryOp::TrimLower | BinaryOp::TrimUpper);
             match column.histograms {
                 None if !is_trim => floats_with_scalar(node, &mut column, scalar, side),
-                _ => column = any_with_scalar(node, &column, scalar, side, &mut remarks),
+                _ => {
+                    column = any_with_scalar(node, &column, scalar, side, &mut remarks);
+                    // The histograms that it is made of may be had by others, too.
+                    made = made.saturating_add(column.bytes());
+                    self.budget.room(made)?;
+                }
             }
             if changes_metric(node.op) || node.return_bool {
                 column = self.drop_name(column);

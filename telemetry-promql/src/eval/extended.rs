@@ -313,6 +313,7 @@ pub(crate) fn smooth(
         } else if !histograms.is_empty() {
             let mut notes = Notes { worker, name: labels.name(), position };
             if let Some(made) = smooth_histogram(&mut notes, &histograms, t) {
+                worker.make(super::histogram_bytes(&made))?;
                 out.set_histogram(step, Arc::new(made));
             }
         } else if let Some(value) = smooth_float(&floats, t) {

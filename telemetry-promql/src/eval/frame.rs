@@ -9,6 +9,11 @@ use crate::error::QueryError;
 use crate::labels::Labels;
 use crate::value::Cell;
 
+/// What a column takes beside its labels and values: itself, its place in lists and maps, its allocations.
+const COLUMN_BYTES: usize = 320;
+/// What a histogram takes beside its buckets.
+const HISTOGRAM_BYTES: usize = 192;
+
 /// The times at which an expression is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Grid {
@@ -306,14 +311,31 @@ impl Column {
         out
     }
 
+    /// Bytes of memory of a column of numbers over so many steps, about; without its labels.
+    pub fn bytes_of(steps: usize) -> usize {
+        steps.saturating_mul(9).saturating_add(COLUMN_BYTES)
+    }
+
     /// Bytes of memory, about.
     pub fn bytes(&self) -> usize {
-        let histograms = self.histograms.iter().flatten().flatten();
-        let sizes = histograms.map(|h| 128 + 12 * (h.positive.len() + h.negative.len()));
-        self.values.len() * 9
-            + 64
-            + self.histograms.as_ref().map_or(0, |h| h.len() * 8)
-            + sizes.sum::<usize>()
+        self.bytes_unnamed() + self.labels.bytes()
+    }
+
+    /// Bytes of memory, about, where whoever gave the labels still holds them.
+    pub fn bytes_unnamed(&self) -> usize {
+        let mut bytes = Self::bytes_of(self.values.len());
+        let mut last: Option<&Arc<NativeHistogram>> = None;
+        for cell in self.histograms.iter().flatten() {
+            bytes += size_of::<usize>();
+            // What is the same at each step is there once.
+            if let Some(histogram) = cell
+                && !last.is_some_and(|last| Arc::ptr_eq(last, histogram))
+            {
+                bytes += histogram_bytes(histogram);
+                last = Some(histogram);
+            }
+        }
+        bytes
     }
 
     fn join(&mut self, other: &Self) -> Result<(), QueryError> {
@@ -343,6 +365,12 @@ impl Frame {
             Self::Vector(_) | Self::Text(_) => Vec::new(),
         }
     }
+}
+
+/// Bytes of memory of a histogram, about.
+pub(crate) fn histogram_bytes(histogram: &NativeHistogram) -> usize {
+    let bounds = histogram.custom_bounds.as_ref().map_or(0, |bounds| bounds.len());
+    HISTOGRAM_BYTES + 12 * (histogram.positive.len() + histogram.negative.len()) + 8 * bounds
 }
 
 /// Takes empty columns out and sees to columns of equal labels.

@@ -1,6 +1,7 @@
 //! Functions of histograms: of native ones one by one, and of classic ones, whose buckets are series, group by group.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use telemetry_model::NativeHistogram;
 
@@ -38,7 +39,7 @@ struct Native {
 
 /// What is asked of each histogram.
 enum Question {
-    Quantile { q: Vec<f64>, label: Option<(String, f64)> },
+    Quantile { q: Arc<[f64]>, label: Option<(String, f64)> },
     Fraction { lower: Vec<f64>, upper: Vec<f64> },
 }
 
@@ -60,6 +61,7 @@ pub(crate) fn of_natives(
     let mut out = Vec::new();
     for column in evaluator.columns(args, 0, grid)? {
         evaluator.budget.check()?;
+        evaluator.grow(Column::bytes_of(grid.count))?;
         let mut made = Column::empty(column.labels.clone(), grid.count);
         for step in column.histogram_bits().iter() {
             if let Some(histogram) = column.histogram(step) {
@@ -96,10 +98,12 @@ pub(crate) fn of_buckets(
     for question in &questions {
         for native in &histograms.natives {
             evaluator.budget.check()?;
+            evaluator.grow(Column::bytes_of(grid.count) + question.bytes(&native.column.labels))?;
             out.push(native.answer(evaluator, question, position));
         }
         for classic in &histograms.classics {
             evaluator.budget.check()?;
+            evaluator.grow(Column::bytes_of(grid.count) + question.bytes(&classic.labels))?;
             out.push(classic.answer(evaluator, question, position, grid));
         }
     }
@@ -124,7 +128,7 @@ fn questions(
             Ok(vec![Question::Fraction { lower, upper }])
         }
         FunctionId::HistogramQuantile => {
-            let q = evaluator.numbers(args, 0, grid)?;
+            let q: Arc<[f64]> = evaluator.numbers(args, 0, grid)?.into();
             check(&q, 0);
             Ok(vec![Question::Quantile { q, label: None }])
         }
@@ -135,16 +139,17 @@ fn questions(
             };
             let mut all = Vec::new();
             for at in 2..args.len() {
-                let values = evaluator.numbers(args, at, grid)?;
+                let values: Arc<[f64]> = evaluator.numbers(args, at, grid)?.into();
                 check(&values, at);
                 // A quantile that changes from step to step is another series at each.
                 let mut seen: Vec<f64> = Vec::new();
-                for q in &values {
+                for q in &*values {
                     if seen.iter().any(|known| known.to_bits() == q.to_bits()) {
                         continue;
                     }
+                    evaluator.budget.check()?;
                     seen.push(*q);
-                    all.push(Question::Quantile { q: values.clone(), label: Some((label.clone(), *q)) });
+                    all.push(Question::Quantile { q: Arc::clone(&values), label: Some((label.clone(), *q)) });
                 }
             }
             Ok(all)
@@ -160,6 +165,14 @@ impl Question {
         match self {
             Self::Quantile { label: Some((name, q)), .. } => labels.with(name, &text::label(*q)),
             _ => labels.clone(),
+        }
+    }
+
+    /// Bytes of these labels, about, where they are not the histogram's own.
+    fn bytes(&self, labels: &Labels) -> usize {
+        match self {
+            Self::Quantile { label: Some((name, _)), .. } => 128 + name.len() + size_of_val(labels.pairs()),
+            _ => 0,
         }
     }
 
@@ -182,7 +195,7 @@ impl Histograms {
         let named = |labels: &Labels| if delayed { labels.name().to_owned() } else { String::new() };
         let mut all = Self { classics: Vec::new(), natives: Vec::new() };
         let mut places: HashMap<Labels, usize, ahash::RandomState> = HashMap::default();
-        for column in columns {
+        for mut column in columns {
             let steps = column.histogram_bits();
             let mut floats = column.present.clone();
             floats.and_not(&steps);
@@ -201,7 +214,12 @@ impl Histograms {
                             all.classics.push(Classic { labels, drop_name, buckets: Vec::new() });
                         }
                         if let Some(classic) = all.classics.get_mut(place) {
-                            classic.buckets.push((bound, Column { present: floats, ..column.clone() }));
+                            let values = match steps.any() {
+                                true => column.values.clone(),
+                                false => std::mem::take(&mut column.values),
+                            };
+                            let bucket = Column::of(Labels::default(), values);
+                            classic.buckets.push((bound, Column { present: floats, ..bucket }));
                         }
                     }
                 }

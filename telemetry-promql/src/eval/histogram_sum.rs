@@ -56,6 +56,12 @@ impl HistogramSum {
         self.resets_seen && self.non_resets_seen
     }
 
+    /// Bytes of memory, about.
+    pub fn bytes(&self) -> usize {
+        let rest = self.rest.as_ref().map_or(0, super::histogram_bytes);
+        size_of::<Self>() + super::histogram_bytes(&self.value) + rest
+    }
+
     /// Adds one. After one that does not fit nothing is added any more, and nothing comes of it.
     pub fn add(&mut self, histogram: &NativeHistogram) -> SumOutcome {
         if self.is_incompatible {

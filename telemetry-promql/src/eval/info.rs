@@ -1,12 +1,13 @@
 //! `info`: labels of info series (`target_info` and its kind) added to the series that they identify.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use telemetry_model::{MatchOp, Matcher};
 
 use super::Evaluator;
 use super::frame::{Column, Frame, Grid, Twins, assemble};
-use super::select::Worker;
+use super::select::{Weigh, Worker};
 use super::window::Look;
 use crate::error::QueryError;
 use crate::labels::{Labels, NAME};
@@ -36,6 +37,14 @@ struct Join {
     infos: Vec<InfoSeries>,
     /// Matchers of labels that are wanted; the metric's name is not among them.
     data: Vec<Compiled>,
+}
+
+// === impl InfoSeries ===
+
+impl Weigh for InfoSeries {
+    fn weight(&self) -> usize {
+        size_of::<Self>() + size_of_val(self.taken.as_slice())
+    }
 }
 
 // === impl Compiled ===
@@ -100,7 +109,7 @@ impl Evaluator<'_> {
             if is_info(&column.labels) {
                 out.push(column);
             } else {
-                join.enrich(&column, grid, &mut out)?;
+                join.enrich(self, &column, grid, &mut out)?;
             }
         }
         Ok(Frame::Vector(assemble(out, Twins::Join)?))
@@ -148,7 +157,8 @@ impl Evaluator<'_> {
             taken(worker, labels, &column, &look)
         };
         let mut infos = Vec::new();
-        self.each(&selector, &*selection, &work, &mut |info| {
+        self.each(&selector, (&*selection, 2 * grid.count), &work, &mut |info| {
+            self.grow(info.weight())?;
             infos.push(info);
             Ok(())
         })?;
@@ -187,7 +197,13 @@ fn taken(
 
 impl Join {
     /// A series with the labels of its info series, which may change from step to step.
-    fn enrich(&self, column: &Column, grid: Grid, out: &mut Vec<Column>) -> Result<(), QueryError> {
+    fn enrich(
+        &self,
+        evaluator: &Evaluator<'_>,
+        column: &Column,
+        grid: Grid,
+        out: &mut Vec<Column>,
+    ) -> Result<(), QueryError> {
         let own = identity(&column.labels);
         let mut by_name: BTreeMap<&str, Vec<&InfoSeries>> = BTreeMap::new();
         for info in self.infos.iter().filter(|info| identity(&info.labels) == own) {
@@ -204,9 +220,15 @@ impl Join {
                 continue;
             }
             let labels = self.labels(&column.labels, &found)?;
-            let empty =
-                || Column { drop_name: column.drop_name, ..Column::empty(labels.clone(), grid.count) };
-            made.entry(labels.clone()).or_insert_with(empty).copy(step, column);
+            let to = match made.entry(labels) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    evaluator.grow(Column::bytes_of(grid.count).saturating_add(place.key().bytes()))?;
+                    let empty = Column::empty(place.key().clone(), grid.count);
+                    place.insert(Column { drop_name: column.drop_name, ..empty })
+                }
+            };
+            to.copy(step, column);
         }
         out.extend(made.into_values());
         Ok(())

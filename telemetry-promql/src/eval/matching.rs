@@ -8,6 +8,7 @@ use super::binary::{Remarks, changes_metric};
 use super::elements::{Remark, element};
 use super::frame::{Bits, CellRef, Column, Grid};
 use crate::ast::{BinaryOp, Cardinality, VectorMatching};
+use crate::budget::Budget;
 use crate::error::QueryError;
 use crate::labels::{Labels, NAME};
 use crate::plan::BinaryNode;
@@ -37,6 +38,9 @@ struct Match<'a> {
     /// The same, each result's labels apart: of matches that are not one to one.
     taken: HashMap<(usize, Labels), Bits, ahash::RandomState>,
     remarks: Remarks,
+    budget: &'a Budget,
+    /// Bytes of results so far.
+    bytes: usize,
 }
 
 // === impl VectorMatching ===
@@ -72,17 +76,30 @@ impl Signatures {
         let rhs = rhs.iter().map(|column| ordinal(&column.labels)).collect();
         Self { lhs, rhs, count }
     }
+
+    /// Bytes of what is kept of each signature over the steps, twice a bit a step.
+    fn bytes(&self, grid: Grid) -> usize {
+        (self.lhs.len() + self.rhs.len() + self.count).saturating_mul(64 + grid.count / 4)
+    }
 }
 
 /// `and`, `or`, `unless`.
-pub(crate) fn sets(node: &BinaryNode, lhs: Vec<Column>, rhs: Vec<Column>, grid: Grid) -> Vec<Column> {
+pub(crate) fn sets(
+    evaluator: &Evaluator<'_>,
+    node: &BinaryNode,
+    lhs: Vec<Column>,
+    rhs: Vec<Column>,
+    grid: Grid,
+) -> Result<Vec<Column>, QueryError> {
     let signatures = Signatures::new(&node.matching, &lhs, &rhs);
     let (side, ordinals) = match node.op {
         BinaryOp::Or => (&lhs, &signatures.lhs),
         _ => (&rhs, &signatures.rhs),
     };
+    evaluator.grow(signatures.bytes(grid))?;
     let mut present = vec![Bits::none(grid.count); signatures.count];
     for (column, ordinal) in side.iter().zip(ordinals) {
+        evaluator.budget.check()?;
         if let Some(bits) = present.get_mut(*ordinal) {
             bits.or(&column.present);
         }
@@ -96,7 +113,7 @@ pub(crate) fn sets(node: &BinaryNode, lhs: Vec<Column>, rhs: Vec<Column>, grid: 
         });
         each.collect::<Vec<Column>>()
     };
-    match node.op {
+    Ok(match node.op {
         BinaryOp::And => masked(lhs, signatures.lhs, true),
         BinaryOp::Or => {
             let mut out = lhs;
@@ -104,7 +121,7 @@ pub(crate) fn sets(node: &BinaryNode, lhs: Vec<Column>, rhs: Vec<Column>, grid: 
             out
         }
         _ => masked(lhs, signatures.lhs, false),
-    }
+    })
 }
 
 /// Any other operator.
@@ -117,6 +134,7 @@ pub(crate) fn vectors(
 ) -> Result<Vec<Column>, QueryError> {
     let matching = &node.matching;
     let mut signatures = Signatures::new(matching, &lhs, &rhs);
+    evaluator.grow(signatures.bytes(grid))?;
     let swapped = matching.cardinality == Cardinality::OneToMany;
     let (many, one) = if swapped { (&rhs, &lhs) } else { (&lhs, &rhs) };
     if swapped {
@@ -135,6 +153,8 @@ pub(crate) fn vectors(
         matched: vec![Bits::none(grid.count); signatures.count],
         taken: HashMap::default(),
         remarks: Remarks::new(grid.count),
+        budget: evaluator.budget,
+        bytes: 0,
     };
     state.check_one_side(&signatures)?;
     let mut partners: Vec<Vec<usize>> = vec![Vec::new(); signatures.count];
@@ -179,6 +199,7 @@ impl Match<'_> {
         let (many, one) = (union(self.many), union(self.one));
         let has_fill = self.matching.fill_left.is_some() || self.matching.fill_right.is_some();
         for step in one.iter().filter(|step| has_fill || many.get(*step)) {
+            self.budget.check()?;
             let mut first: Vec<Option<usize>> = vec![None; signatures.count];
             for (at, (column, ordinal)) in self.one.iter().zip(&signatures.rhs).enumerate() {
                 if !column.present.get(step) {
@@ -261,6 +282,7 @@ impl Match<'_> {
             (None, None) => return Ok(()),
         };
         let labels = self.result_labels(&many_labels, &one_labels);
+        self.budget.room(self.bytes.saturating_add(Column::bytes_of(self.grid.count)))?;
         let mut out = Column::empty(labels, self.grid.count);
         out.drop_name = self.node.return_bool;
         let mut done = Bits::none(self.grid.count);
@@ -287,6 +309,9 @@ impl Match<'_> {
                 out.put(step, made.cell.unwrap_or(Cell::Float(f64::NAN)));
             }
         }
+        // The labels, and the steps at which they are taken.
+        self.bytes = self.bytes.saturating_add(out.bytes() + self.grid.count / 8);
+        self.budget.room(self.bytes)?;
         self.check_unique(ordinal, &out.labels, &done)?;
         self.order.push(key);
         self.out.insert(key, out);

@@ -49,7 +49,11 @@ use crate::source::Source;
 use frame::{Column, Frame, Grid, Twins, assemble};
 
 pub(crate) use distribution::Distribution;
+pub(crate) use frame::histogram_bytes;
 pub use run::{instant, instant_expr, range, range_expr};
+
+/// What a step takes at least while an operator works on it: its time, a value, where its samples begin and end.
+const STEP_BYTES: usize = 24;
 
 /// How queries are evaluated.
 #[derive(Clone, Debug)]
@@ -109,8 +113,8 @@ impl Evaluator<'_> {
     pub fn eval(&self, node: &Node, grid: Grid) -> Result<Frame, QueryError> {
         self.budget.check()?;
         let before = self.held.get();
-        // A number a step at least; a grid that does not fit is refused before it is filled.
-        self.hold(before.saturating_add(grid.count.saturating_mul(8)))?;
+        // A grid that does not fit is refused before it is filled.
+        self.budget.room(grid.count.saturating_mul(STEP_BYTES))?;
         let is_shared = self.shared.has(node);
         let frame = match is_shared.then(|| self.shared.get(node, grid)).flatten() {
             Some(columns) => Frame::Vector(columns),
@@ -159,8 +163,7 @@ impl Evaluator<'_> {
                 Frame::Scalar(vec![values.first().copied().unwrap_or(f64::NAN); grid.count])
             }
             Frame::Vector(columns) => {
-                let bytes = columns.len().saturating_mul(grid.count).saturating_mul(9);
-                self.hold(self.held.get().saturating_add(bytes))?;
+                self.grow(columns.len().saturating_mul(Column::bytes_of(grid.count)))?;
                 Frame::Vector(columns.into_iter().map(|column| column.spread(grid.count)).collect())
             }
             text => text,
@@ -187,6 +190,7 @@ impl Evaluator<'_> {
             Op::Over(over) if over.function != FunctionId::AbsentOverTime => {
                 let mut seen = std::collections::HashSet::with_hasher(ahash::RandomState::new());
                 self.over_each(over, grid, &mut |column| {
+                    self.grow(column.labels.bytes())?;
                     if !seen.insert(column.labels.clone()) {
                         return Err(QueryError::same_labels());
                     }
@@ -201,6 +205,11 @@ impl Evaluator<'_> {
     pub fn hold(&self, bytes: usize) -> Result<(), QueryError> {
         self.held.set(bytes);
         self.budget.hold(bytes.saturating_add(self.shared.bytes()))
+    }
+
+    /// Says that so many bytes more are held, until the present part of the plan is evaluated.
+    pub fn grow(&self, bytes: usize) -> Result<(), QueryError> {
+        self.hold(self.held.get().saturating_add(bytes))
     }
 
     /// Without its name: at once, or when the query is done.

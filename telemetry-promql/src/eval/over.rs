@@ -111,6 +111,9 @@ impl Job<'_> {
             worker.tick(window.len())?;
             worker.look(window.len());
             if let Some(cell) = self.cell(worker, name, &window, step)? {
+                if let Cell::Histogram(histogram) = &cell {
+                    worker.make(super::histogram_bytes(histogram))?;
+                }
                 out.put(step, cell);
             }
         }
@@ -145,6 +148,7 @@ impl Evaluator<'_> {
     pub fn over(&self, over: &Over, grid: Grid) -> Result<Frame, QueryError> {
         let mut columns = Vec::new();
         self.over_each(over, grid, &mut |column| {
+            self.grow(column.bytes())?;
             columns.push(column);
             Ok(())
         })?;
@@ -184,6 +188,7 @@ impl Evaluator<'_> {
                 for made in self.subquery(inner, &job.look, *step)? {
                     self.budget.check()?;
                     let mut worker = Worker::new(self.budget);
+                    worker.make(Column::bytes_of(grid.count).saturating_add(grid.count.saturating_mul(8)))?;
                     let SubSeries { labels, drop_name, samples } = made;
                     let bounds = job.look.bounds(&samples.floats.times);
                     let made = job.column(&mut worker, &labels, &samples, &bounds)?;
@@ -214,7 +219,8 @@ impl Evaluator<'_> {
             remark_non_counter(job, worker, labels, &made, type_labels);
             Ok(made.present.any().then_some(made))
         };
-        self.each(selector, &*selection, &work, &mut |column| sink(self.named(job, column, false)))
+        let steps = job.look.grid.count;
+        self.each(selector, (&*selection, steps), &work, &mut |column| sink(self.named(job, column, false)))
     }
 
     /// Sees to the name of what a function of a range made.
@@ -253,12 +259,18 @@ impl Evaluator<'_> {
         }
         let columns = self.eval(inner, grid)?.columns();
         let times: Arc<[i64]> = grid.times().collect();
-        let made = columns.into_iter().map(|column| SubSeries {
-            labels: column.labels.clone(),
-            drop_name: column.drop_name,
-            samples: points(column, &times),
+        self.grow(times.len().saturating_mul(8))?;
+        let made = columns.into_iter().map(|column| {
+            // Where values are missing, a series has times of its own.
+            let is_whole = column.histograms.is_none() && column.present.count() == times.len();
+            self.grow(if is_whole { 0 } else { column.present.count().saturating_mul(16) })?;
+            Ok(SubSeries {
+                labels: column.labels.clone(),
+                drop_name: column.drop_name,
+                samples: points(column, &times),
+            })
         });
-        Ok(made.collect())
+        made.collect()
     }
 
     fn absent_over_time(&self, over: &Over, columns: &[Column], grid: Grid) -> Frame {

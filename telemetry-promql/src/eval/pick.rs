@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::Evaluator;
 use super::aggregate::Groups;
@@ -15,6 +16,9 @@ use crate::error::QueryError;
 use crate::labels::Labels;
 use crate::plan::{AggregateNode, Op};
 use crate::text;
+
+/// What a value's text takes, with its place in a map.
+const TEXT_BYTES: usize = 128;
 
 /// The least number that Go converts to a 64-bit integer, and the greatest.
 const WHOLE: (f64, f64) = (-9_223_372_036_854_775_808.0, 9_223_372_036_854_774_784.0);
@@ -38,6 +42,7 @@ impl Evaluator<'_> {
             drop_name: column.drop_name,
             ..Column::empty(column.labels.clone(), grid.count)
         };
+        self.grow(columns.len().saturating_mul(Column::bytes_of(grid.count)))?;
         let mut out: Vec<Column> = columns.iter().map(empty).collect();
         let mut order: Vec<usize> = Vec::new();
         for step in 0..grid.count {
@@ -126,12 +131,19 @@ impl Evaluator<'_> {
         let mut counts: Vec<Column> = Vec::new();
         let mut texts: HashMap<u64, String> = HashMap::new();
         self.stream(&node.expr, grid, &mut |column| {
+            self.budget.check()?;
             let mut last: Option<(u64, usize)> = None;
             for step in column.present.iter() {
                 let (key, value) = match column.get(step) {
                     None => continue,
                     Some(CellRef::Float(value)) => {
-                        let text = texts.entry(value.to_bits()).or_insert_with(|| text::plain(value));
+                        let text = match texts.entry(value.to_bits()) {
+                            Entry::Occupied(known) => known.into_mut(),
+                            Entry::Vacant(place) => {
+                                self.grow(TEXT_BYTES)?;
+                                place.insert(text::plain(value))
+                            }
+                        };
                         (Some(value.to_bits()), text.clone())
                     }
                     Some(CellRef::Histogram(histogram)) => (None, histogram.to_text()),
@@ -142,8 +154,9 @@ impl Evaluator<'_> {
                 };
                 last = key.map(|key| (key, place));
                 if place >= counts.len() {
+                    let bytes = Column::bytes_of(grid.count) + TEXT_BYTES + label.len() + value.len();
+                    self.grow(bytes + size_of_val(column.labels.pairs()))?;
                     counts.resize_with(place + 1, || Column::empty(Labels::default(), grid.count));
-                    self.hold(counts.len().saturating_mul(grid.count).saturating_mul(9))?;
                 }
                 if let Some(count) = counts.get_mut(place) {
                     let so_far = count.float(step).unwrap_or(0.0);

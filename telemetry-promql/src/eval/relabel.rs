@@ -10,8 +10,11 @@ use crate::labels::{Labels, NAME};
 use crate::pattern::{self, Pattern};
 use crate::plan::{Node, Op};
 
+/// Bytes that a value made here may have: far more than anyone reads. Calls within calls could double it each time.
+const VALUE_BYTES_MAX: usize = 64 << 10;
+
 /// The new value of a label, if there is one.
-type MakeValue<'t> = Box<dyn Fn(&Labels) -> Option<String> + 't>;
+type MakeValue<'t> = Box<dyn Fn(&Labels) -> Result<Option<String>, QueryError> + 't>;
 
 /// Either function.
 pub(crate) fn relabel(
@@ -31,8 +34,8 @@ pub(crate) fn relabel(
             check("destination", destination, "label_replace")?;
             let (template, source) = (*template, *source);
             let replace = move |labels: &Labels| {
-                let captures = regex.captures(labels.get(source))?;
-                Some(expand(template, &regex, &captures))
+                let Some(captures) = regex.captures(labels.get(source)) else { return Ok(None) };
+                expand(template, &regex, &captures).map(Some).ok_or_else(|| too_long("label_replace"))
             };
             (destination, Box::new(replace))
         }
@@ -43,7 +46,11 @@ pub(crate) fn relabel(
             check("destination", destination, "label_join")?;
             let join = move |labels: &Labels| {
                 let values: Vec<&str> = sources.iter().map(|source| labels.get(source)).collect();
-                Some(values.join(separator))
+                let bytes = values.iter().map(|value| value.len() + separator.len()).sum::<usize>();
+                if bytes > VALUE_BYTES_MAX.saturating_add(separator.len()) {
+                    return Err(too_long("label_join"));
+                }
+                Ok(Some(values.join(separator)))
             };
             (destination, Box::new(join))
         }
@@ -51,8 +58,10 @@ pub(crate) fn relabel(
     };
     let mut columns = evaluator.columns(args, 0, grid)?;
     for column in &mut columns {
-        if let Some(value) = value(&column.labels) {
+        evaluator.budget.check()?;
+        if let Some(value) = value(&column.labels)? {
             column.labels = column.labels.with(destination, &value);
+            evaluator.grow(column.labels.bytes())?;
             if destination == NAME {
                 column.drop_name = false;
             }
@@ -67,6 +76,11 @@ fn compile(expression: &str) -> Result<Pattern, QueryError> {
     })
 }
 
+fn too_long(function: &str) -> QueryError {
+    let message = format!("{function}() would make a label value of more than {VALUE_BYTES_MAX} bytes");
+    QueryError::execution(message)
+}
+
 /// Any UTF-8 text is a label's name, but not none. Escaped bytes that are no UTF-8 arrive as replacement characters.
 fn check(which: &str, name: &str, function: &str) -> Result<(), QueryError> {
     if name.is_empty() || name.contains(char::REPLACEMENT_CHARACTER) {
@@ -75,8 +89,8 @@ fn check(which: &str, name: &str, function: &str) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// Fills `$1`, `$name`, `${name}` and `$$` in; what is none of these stays.
-fn expand(template: &str, pattern: &Pattern, captures: &Captures<'_>) -> String {
+/// Fills `$1`, `$name`, `${name}` and `$$` in; what is none of these stays. Nothing, if that is too long.
+fn expand(template: &str, pattern: &Pattern, captures: &Captures<'_>) -> Option<String> {
     let mut out = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('$') {
@@ -91,9 +105,12 @@ fn expand(template: &str, pattern: &Pattern, captures: &Captures<'_>) -> String 
             out.push('$');
             rest = after;
         }
+        if out.len() > VALUE_BYTES_MAX {
+            return None;
+        }
     }
     out.push_str(rest);
-    out
+    (out.len() <= VALUE_BYTES_MAX).then_some(out)
 }
 
 /// The name after a dollar sign, and what follows it.
@@ -119,7 +136,8 @@ mod tests {
         for (template, expected) in
             [("$1", "a"), ("${1}x", "ax"), ("$1x", ""), ("$last$$", "b$"), ("${last", "${last"), ("$7-", "-")]
         {
-            assert_eq!(expand(template, &regex, &captures), expected, "{template}");
+            assert_eq!(expand(template, &regex, &captures).as_deref(), Some(expected), "{template}");
         }
+        assert_eq!(expand(&"$1".repeat(VALUE_BYTES_MAX + 1), &regex, &captures), None);
     }
 }

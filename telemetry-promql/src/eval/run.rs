@@ -4,7 +4,8 @@ use std::cell::{Cell as StdCell, RefCell};
 use std::sync::{Arc, OnceLock};
 
 use super::extended::extend;
-use super::frame::{CellRef, Column, Frame, Grid, Twins, assemble};
+use super::frame::{CellRef, Column, Frame, Grid, Twins, assemble, histogram_bytes};
+use super::select::Weigh;
 use super::shared::Shared;
 use super::window::{Look, Samples};
 use super::{Evaluator, Options};
@@ -114,17 +115,25 @@ pub fn range_expr(
             Frame::Vector(columns) => columns,
             Frame::Text(_) => Vec::new(),
         };
-        let points: usize = columns.iter().map(|column| column.present.count()).sum();
-        if points as u64 > evaluator.budget.limits().points {
-            return Err(QueryError::execution(format!(
-                "query would answer with {points} points, more than {}",
-                evaluator.budget.limits().points
-            )));
+        evaluator.check_points(columns.iter().map(|column| column.present.count()).sum())?;
+        let mut series = Vec::with_capacity(columns.len());
+        let mut left: usize = columns.iter().map(Column::bytes).sum();
+        let mut made = 0_usize;
+        for column in columns {
+            let bytes = column.bytes();
+            made = made.saturating_add(column.labels.bytes() + point_bytes(column.present.count()));
+            evaluator.hold(left.saturating_add(made))?;
+            left = left.saturating_sub(bytes);
+            series.push(over_time(&column, grid));
         }
-        let mut series: Vec<Series> = columns.iter().map(|column| over_time(column, grid)).collect();
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(Value::Matrix(series))
     })
+}
+
+/// Bytes of a series of so many points in an answer, about, without its labels.
+fn point_bytes(points: usize) -> usize {
+    points.saturating_mul(size_of::<(i64, f64)>()).saturating_add(2 * size_of::<Series>())
 }
 
 fn thousands(number: u64) -> String {
@@ -182,9 +191,29 @@ fn over_time(column: &Column, grid: Grid) -> Series {
     series
 }
 
+// === impl Series ===
+
+impl Weigh for Series {
+    fn weight(&self) -> usize {
+        let histograms = self.histograms.iter().filter(|(_, histogram)| Arc::strong_count(histogram) == 1);
+        let buckets = histograms.map(|(_, histogram)| histogram_bytes(histogram)).sum::<usize>();
+        point_bytes(self.floats.len() + self.histograms.len()).saturating_add(buckets)
+    }
+}
+
 // === impl Evaluator ===
 
 impl Evaluator<'_> {
+    /// Refuses an answer of too many points.
+    fn check_points(&self, points: usize) -> Result<(), QueryError> {
+        let limit = self.budget.limits().points;
+        if points as u64 > limit {
+            let message = format!("query would answer with {points} points, more than {limit}");
+            return Err(QueryError::execution(message));
+        }
+        Ok(())
+    }
+
     /// The plan's value, names dropped where they were to be.
     fn finished(&self, plan: &Node, grid: Grid) -> Result<Frame, QueryError> {
         let frame = self.eval(plan, grid)?;
@@ -205,11 +234,16 @@ impl Evaluator<'_> {
             RangeOf::Subquery { inner, step, at, offset } => {
                 let look = Look { grid, at: *at, offset: *offset, before: range.window, after: 0 };
                 let all = self.subquery(inner, &look, *step)?.into_iter();
+                let mut points = 0_usize;
                 let named = all.map(|made| {
+                    let own = made.samples.floats.values.len() + made.samples.histograms.values.len();
+                    points = points.saturating_add(own);
+                    self.check_points(points)?;
+                    self.grow(point_bytes(own))?;
                     let dropped = made.drop_name.then(|| made.labels.without_metadata());
-                    raw(dropped.unwrap_or(made.labels), &made.samples)
+                    Ok(raw(dropped.unwrap_or(made.labels), &made.samples))
                 });
-                return Ok(named.collect());
+                return named.collect();
             }
         };
         let (before, after) = match selector.extended {
@@ -227,7 +261,8 @@ impl Evaluator<'_> {
         let ends = (look.base(0).saturating_sub(range.window), look.base(0));
         let selection = self.find(selector, &look, range.window)?;
         let extended = selector.extended;
-        let work = |_: &mut super::select::Worker<'_>, labels: &Labels, column: source::Column| {
+        let work = |worker: &mut super::select::Worker<'_>, labels: &Labels, column: source::Column| {
+            worker.make(point_bytes(column.times.len()))?;
             let samples = Samples::of(column, false);
             let floats = samples.floats.view(look.bounds(&samples.floats.times).at(0));
             let histograms = samples.histograms.view(look.bounds(&samples.histograms.times).at(0));
@@ -248,7 +283,11 @@ impl Evaluator<'_> {
             Ok((!is_empty).then_some(series))
         };
         let mut all = Vec::new();
-        self.each(selector, &*selection, &work, &mut |series| {
+        let mut points = 0_usize;
+        self.each(selector, (&*selection, 0), &work, &mut |series| {
+            points = points.saturating_add(series.floats.len() + series.histograms.len());
+            self.check_points(points)?;
+            self.grow(series.weight())?;
             all.push(series);
             Ok(())
         })?;

@@ -20,6 +20,8 @@ use crate::source::{self, Grouping, Hints, Select, Selection};
 const PARALLEL_MIN: usize = 256;
 /// Series that a thread reads before it hands them on.
 const BATCH: usize = 64;
+/// Bytes that a thread makes before it hands them on.
+const BATCH_BYTES: usize = 256 << 10;
 /// Samples looked at between two looks at the clock: less than a millisecond's work.
 const TICK: usize = 1 << 14;
 
@@ -33,14 +35,35 @@ pub(crate) struct Worker<'a> {
     since_check: usize,
     /// Samples looked at that the budget has not heard of.
     looked_at: usize,
+    /// Bytes of the series at hand: its samples, and what is made of them.
+    at_hand: usize,
+    /// Whether another thread reads, too, and may need as much.
+    is_one_of_two: bool,
 }
 
 /// What is made of one series.
 pub(crate) type Work<'w, T> =
     dyn Fn(&mut Worker<'_>, &Labels, source::Column) -> Result<Option<T>, QueryError> + Sync + 'w;
 
-/// A batch: what was made of its series.
-type Batch<T> = Result<Vec<T>, QueryError>;
+/// What was made of some series of a batch, and whether they are its last.
+type Part<T> = Result<(Vec<T>, bool), QueryError>;
+
+/// What can be weighed.
+pub(crate) trait Weigh {
+    /// Bytes of memory, about, without labels.
+    fn weight(&self) -> usize;
+}
+
+/// Says that a thread need not go on.
+struct Stopped;
+
+// === impl Column ===
+
+impl Weigh for Column {
+    fn weight(&self) -> usize {
+        self.bytes_unnamed()
+    }
+}
 
 // === impl Worker ===
 
@@ -53,7 +76,19 @@ impl<'a> Worker<'a> {
             stats_only: false,
             since_check: 0,
             looked_at: 0,
+            at_hand: 0,
+            is_one_of_two: false,
         }
+    }
+
+    /// Says that so many bytes more are made of the series at hand.
+    ///
+    /// # Errors
+    /// If the query cannot hold them.
+    #[inline]
+    pub fn make(&mut self, bytes: usize) -> Result<(), QueryError> {
+        self.at_hand = self.at_hand.saturating_add(bytes);
+        self.budget.room(if self.is_one_of_two { self.at_hand.saturating_mul(2) } else { self.at_hand })
     }
 
     /// Counts work, about a sample's worth each, and stops if the query is to.
@@ -78,27 +113,56 @@ impl<'a> Worker<'a> {
         self.budget.looked_at(std::mem::take(&mut self.looked_at));
     }
 
+    /// Makes something of the series of a batch, one by one, each for `steps` steps.
     fn batch<T>(
         &mut self,
-        selection: &dyn Selection,
+        (selection, steps): (&dyn Selection, usize),
         reader: &mut dyn source::Reader,
         from: usize,
         work: &Work<'_, T>,
-    ) -> Batch<T> {
-        let mut out = Vec::new();
+        sink: &mut dyn FnMut(T) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
         for (at, labels) in selection.series().iter().enumerate().skip(from).take(BATCH) {
+            self.budget.check()?;
+            self.at_hand = 0;
+            self.make(Column::bytes_of(steps))?;
             let mut column = reader.read(at)?;
             self.budget.samples(column.times.len())?;
+            self.make(column.bytes())?;
             if self.stats_only && !column.histograms.is_empty() {
                 super::stats_only::reduce(&mut column);
             }
-            self.budget.check()?;
             if let Some(made) = work(self, labels, column)? {
-                out.push(made);
+                sink(made)?;
             }
         }
         self.tell();
-        Ok(out)
+        Ok(())
+    }
+
+    /// A batch, handed to another thread part by part.
+    fn send<T: Weigh>(
+        &mut self,
+        from_where: (&dyn Selection, usize),
+        reader: &mut dyn source::Reader,
+        from: usize,
+        work: &Work<'_, T>,
+        sender: &SyncSender<Part<T>>,
+    ) -> Result<(), Stopped> {
+        let (mut part, mut bytes, mut is_gone) = (Vec::new(), 0_usize, false);
+        let result = self.batch(from_where, reader, from, work, &mut |made| {
+            bytes = bytes.saturating_add(made.weight());
+            part.push(made);
+            if bytes >= BATCH_BYTES {
+                bytes = 0;
+                is_gone = sender.send(Ok((std::mem::take(&mut part), false))).is_err();
+            }
+            // Nobody waits for it any more.
+            if is_gone { Err(QueryError::canceled()) } else { Ok(()) }
+        });
+        let failed = result.is_err();
+        let last = result.map(|()| (part, true));
+        if is_gone || sender.send(last).is_err() || failed { Err(Stopped) } else { Ok(()) }
     }
 }
 
@@ -133,14 +197,15 @@ impl<'a> Evaluator<'a> {
             selection = made;
         }
         self.budget.series(selection.series().len())?;
+        self.grow(selection.series().iter().map(Labels::bytes).sum())?;
         Ok(selection)
     }
 
-    /// Makes something of each series and hands it on, in the order of the series.
-    pub fn each<T: Send>(
+    /// Makes something of each series, for `steps` steps, and hands it on, in the order of the series.
+    pub fn each<T: Send + Weigh>(
         &self,
         selector: &Selector,
-        selection: &dyn Selection,
+        (selection, steps): (&dyn Selection, usize),
         work: &Work<'_, T>,
         sink: &mut dyn FnMut(T) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
@@ -149,37 +214,35 @@ impl<'a> Evaluator<'a> {
         let count = selection.series().len();
         let result = if count < PARALLEL_MIN || self.threads < 2 {
             let mut reader = selection.reader();
-            (0..count).step_by(BATCH).try_for_each(|from| {
-                let made = worker.batch(selection, &mut *reader, from, work)?;
-                made.into_iter().try_for_each(&mut *sink)
-            })
+            (0..count)
+                .step_by(BATCH)
+                .try_for_each(|from| worker.batch((selection, steps), &mut *reader, from, work, sink))
         } else {
-            self.each_by_two(selection, work, sink, &mut worker)
+            worker.is_one_of_two = true;
+            self.each_by_two((selection, steps), work, sink, &mut worker)
         };
         self.note_all(worker.notes);
         result
     }
 
-    /// Even batches here, odd ones by a second thread; its channel holds two, so that neither runs far ahead.
-    fn each_by_two<T: Send>(
+    /// Even batches here, odd ones by a second thread; its channel holds two parts, so that neither runs far ahead.
+    fn each_by_two<T: Send + Weigh>(
         &self,
-        selection: &dyn Selection,
+        (selection, steps): (&dyn Selection, usize),
         work: &Work<'_, T>,
         sink: &mut dyn FnMut(T) -> Result<(), QueryError>,
         worker: &mut Worker<'_>,
     ) -> Result<(), QueryError> {
         let (budget, count) = (self.budget, selection.series().len());
         let stats_only = worker.stats_only;
-        let (sender, receiver): (SyncSender<Batch<T>>, Receiver<Batch<T>>) = sync_channel(2);
+        let (sender, receiver): (SyncSender<Part<T>>, Receiver<Part<T>>) = sync_channel(2);
         let (result, notes) = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("promql-read".to_owned());
             let second = thread.spawn_scoped(scope, move || {
-                let mut worker = Worker { stats_only, ..Worker::new(budget) };
+                let mut worker = Worker { stats_only, is_one_of_two: true, ..Worker::new(budget) };
                 let mut reader = selection.reader();
                 for from in (BATCH..count).step_by(2 * BATCH) {
-                    let made = worker.batch(selection, &mut *reader, from, work);
-                    let failed = made.is_err();
-                    if sender.send(made).is_err() || failed {
+                    if worker.send((selection, steps), &mut *reader, from, work, &sender).is_err() {
                         break;
                     }
                 }
@@ -188,12 +251,18 @@ impl<'a> Evaluator<'a> {
             let mut reader = selection.reader();
             let result = (0..count).step_by(BATCH).enumerate().try_for_each(|(number, from)| {
                 // Where no thread can be had, this one does it all.
-                let made = if number % 2 == 0 || second.is_err() {
-                    worker.batch(selection, &mut *reader, from, work)?
-                } else {
-                    receiver.recv().map_err(|_| QueryError::internal("a reading thread ended early"))??
-                };
-                made.into_iter().try_for_each(&mut *sink)
+                if number % 2 == 0 || second.is_err() {
+                    return worker.batch((selection, steps), &mut *reader, from, work, sink);
+                }
+                loop {
+                    let part =
+                        receiver.recv().map_err(|_| QueryError::internal("a reading thread ended early"))?;
+                    let (made, is_last) = part?;
+                    made.into_iter().try_for_each(&mut *sink)?;
+                    if is_last {
+                        return Ok(());
+                    }
+                }
             });
             drop(receiver);
             let notes = second.ok().and_then(|second| second.join().ok());
@@ -217,6 +286,7 @@ impl<'a> Evaluator<'a> {
     pub fn select(&self, selector: &Selector, grid: Grid) -> Result<Frame, QueryError> {
         let mut columns = Vec::new();
         self.select_each(selector, grid, &mut |column| {
+            self.grow(column.bytes_unnamed())?;
             columns.push(column);
             Ok(())
         })?;
@@ -236,13 +306,13 @@ impl<'a> Evaluator<'a> {
             let work = |worker: &mut Worker<'_>, labels: &Labels, column: source::Column| {
                 super::extended::smooth(worker, labels, column, &look, selector.position)
             };
-            return self.each(selector, &*selection, &work, sink);
+            return self.each(selector, (&*selection, grid.count), &work, sink);
         }
         let work = |worker: &mut Worker<'_>, labels: &Labels, column: source::Column| {
             worker.tick(grid.count)?;
             Ok(latest(worker, labels, &column, &look))
         };
-        self.each(selector, &*selection, &work, sink)
+        self.each(selector, (&*selection, grid.count), &work, sink)
     }
 
     /// Times of the samples that a selector finds, or of the beginnings of their counts.
@@ -268,7 +338,8 @@ impl<'a> Evaluator<'a> {
             Ok(Some(found))
         };
         let mut columns = Vec::new();
-        self.each(selector, &*selection, &work, &mut |column| {
+        self.each(selector, (&*selection, grid.count), &work, &mut |column| {
+            self.grow(column.bytes())?;
             columns.push(self.drop_name(column));
             Ok(())
         })?;

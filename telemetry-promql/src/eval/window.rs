@@ -9,6 +9,8 @@ use crate::source::Column;
 
 /// Bounds that are kept for comparison: times recur from series to series.
 const KNOWN_MAX: usize = 8;
+/// Bytes that they and their times may take; the last ones are kept all the same.
+const KNOWN_BYTES: usize = 1 << 20;
 
 /// When the steps of a grid look at samples, and how far around.
 #[derive(Clone, Copy, Debug)]
@@ -150,12 +152,15 @@ impl Known {
         }
         let bounds = Arc::new(look.bounds(times));
         let entry = (Arc::clone(times), Arc::clone(&bounds));
-        if self.recent.len() < KNOWN_MAX {
+        let bytes = 8 * (times.len() + look.grid.count) + 1;
+        let most = (KNOWN_BYTES / bytes).clamp(1, KNOWN_MAX);
+        self.recent.truncate(most);
+        if self.recent.len() < most {
             self.recent.push(entry);
         } else if let Some(oldest) = self.recent.get_mut(self.next) {
             *oldest = entry;
         }
-        self.next = (self.next + 1) % KNOWN_MAX;
+        self.next = (self.next + 1) % most;
         bounds
     }
 }

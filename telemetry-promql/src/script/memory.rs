@@ -105,8 +105,9 @@ impl Source for Memory {
     fn select<'s>(
         &'s self,
         request: &Select<'_>,
-        _budget: &Budget,
+        budget: &Budget,
     ) -> Result<Box<dyn Selection + 's>, SourceError> {
+        budget.check()?;
         let found = self.matching(request.matchers)?.into_iter();
         let cut = found.map(|(labels, stored)| (labels.clone(), part(stored, request.from, request.to)));
         Ok(Box::new(InMemory::new(cut.filter(|(_, column)| !column.times.is_empty()).collect())))
