@@ -5,6 +5,7 @@ use std::sync::Arc;
 use telemetry_model::native::CUSTOM_SCHEMA;
 use telemetry_model::{Buckets, NativeHistogram, ResetHint};
 
+use super::compensated;
 use super::kahan::Sum;
 
 /// What there is to say about an addition or subtraction.
@@ -85,39 +86,7 @@ impl Arithmetic for NativeHistogram {
     }
 
     fn kahan_add(&mut self, other: &Self, rest: &mut Option<Self>) -> Result<Outcome, Incompatible> {
-        let same_layout = self.schema == other.schema
-            && self.zero_threshold == other.zero_threshold
-            && self.custom_bounds == other.custom_bounds;
-        if !same_layout {
-            let rested = rest.take();
-            let outcome = combine(self, other, Sign::Plus)?;
-            if let Some(rest) = rested {
-                combine(self, &Self { reset: self.reset, ..rest }, Sign::Plus)?;
-            }
-            return Ok(outcome);
-        }
-        let reset_collision = merge_hints(self, other);
-        let empty = || Self {
-            schema: other.schema,
-            zero_threshold: other.zero_threshold,
-            custom_bounds: other.custom_bounds.clone(),
-            reset: self.reset,
-            ..Self::default()
-        };
-        let mut c = rest.take().unwrap_or_else(empty);
-        let pairs = [
-            (&mut self.count, other.count, &mut c.count),
-            (&mut self.sum, other.sum, &mut c.sum),
-            (&mut self.zero_count, other.zero_count, &mut c.zero_count),
-        ];
-        for (value, more, rest) in pairs {
-            let sum = Sum { value: *value, rest: *rest }.plus(more);
-            (*value, *rest) = (sum.value, sum.rest);
-        }
-        (self.positive, c.positive) = kahan_buckets(&self.positive, &other.positive, &c.positive);
-        (self.negative, c.negative) = kahan_buckets(&self.negative, &other.negative, &c.negative);
-        *rest = Some(c);
-        Ok(Outcome { reset_collision, bounds_reconciled: false })
+        compensated::add(self, other, rest)
     }
 
     fn compact(&mut self) {
@@ -160,8 +129,8 @@ impl Arithmetic for NativeHistogram {
         if self.schema > before.schema || self.zero_threshold < before.zero_threshold {
             return true;
         }
-        let (zero_count, threshold) = widened_zero(before, self.zero_threshold);
-        if threshold != self.zero_threshold || self.zero_count < zero_count {
+        let (zero, threshold) = widened_zero(before, None, self.zero_threshold);
+        if threshold != self.zero_threshold || self.zero_count < zero.value {
             return true;
         }
         let before_coarse = before.at_schema(self.schema);
@@ -222,8 +191,8 @@ fn combine(
         }
         return Ok(outcome);
     }
-    let zero_count = reconcile_zero(histogram, other);
-    histogram.zero_count += signed(zero_count);
+    let zero = reconcile_zero(histogram, None, other);
+    histogram.zero_count += signed(zero.value);
     histogram.count += signed(other.count);
     histogram.sum += signed(other.sum);
     let schema = histogram.schema.min(other.schema);
@@ -233,14 +202,16 @@ fn combine(
         histogram.schema = schema;
     }
     let threshold = histogram.zero_threshold;
-    let theirs = |buckets: &Buckets| outside(&coarser(buckets, other.schema, schema), schema, threshold);
+    // Before they are made coarser: what the zero bucket took must not come again within a coarser bucket that reaches beyond.
+    let theirs =
+        |buckets: &Buckets| coarser(&outside(buckets, other.schema, threshold), other.schema, schema);
     histogram.positive = added(&histogram.positive, &theirs(&other.positive), sign);
     histogram.negative = added(&histogram.negative, &theirs(&other.negative), sign);
     Ok(outcome)
 }
 
 /// What is known about resets of the two together; whether they contradict each other.
-fn merge_hints(histogram: &mut NativeHistogram, other: &NativeHistogram) -> bool {
+pub(super) fn merge_hints(histogram: &mut NativeHistogram, other: &NativeHistogram) -> bool {
     use ResetHint::{Gauge, Unknown};
     match (histogram.reset, other.reset) {
         (ours, theirs) if ours == theirs => {}
@@ -257,7 +228,7 @@ fn merge_hints(histogram: &mut NativeHistogram, other: &NativeHistogram) -> bool
 }
 
 /// Walks two lists of buckets together.
-fn merged(a: &Buckets, b: &Buckets, mut f: impl FnMut(i32, Option<f64>, Option<f64>)) {
+pub(super) fn merged(a: &Buckets, b: &Buckets, mut f: impl FnMut(i32, Option<f64>, Option<f64>)) {
     let (mut ours, mut theirs) = (a.iter().peekable(), b.iter().peekable());
     loop {
         let (left, right) = (ours.peek().copied(), theirs.peek().copied());
@@ -282,33 +253,20 @@ fn added(a: &Buckets, b: &Buckets, sign: Sign) -> Buckets {
     out
 }
 
-fn kahan_buckets(a: &Buckets, b: &Buckets, rest: &Buckets) -> (Buckets, Buckets) {
-    let (mut values, mut rests) = (Buckets::default(), Buckets::default());
-    let mut known = rest.iter().peekable();
-    merged(a, b, |index, left, right| {
-        while known.next_if(|(at, _)| *at < index).is_some() {}
-        let rest = known.next_if(|(at, _)| *at == index).map_or(0.0, |(_, rest)| rest);
-        let mut sum = Sum { value: left.unwrap_or(0.0), rest };
-        if let Some(more) = right {
-            sum = sum.plus(more);
-        }
-        values.indexes.push(index);
-        values.counts.push(sum.value);
-        rests.indexes.push(index);
-        rests.counts.push(sum.rest);
-    });
-    (values, rests)
+/// The bucket of a coarser schema that a bucket lies in.
+pub(super) fn coarser_index(index: i32, from: i8, to: i8) -> i32 {
+    let shift = u32::try_from(i32::from(from) - i32::from(to)).unwrap_or(0).min(31);
+    if shift == 0 { index } else { (index.saturating_sub(1) >> shift) + 1 }
 }
 
 /// Buckets of a coarser schema.
 fn coarser(buckets: &Buckets, from: i8, to: i8) -> Buckets {
-    let shift = u32::try_from(i32::from(from) - i32::from(to)).unwrap_or(0).min(31);
-    if shift == 0 {
+    if from <= to {
         return buckets.clone();
     }
     let mut out = Buckets::default();
     for (index, count) in buckets.iter() {
-        let index = (index.saturating_sub(1) >> shift) + 1;
+        let index = coarser_index(index, from, to);
         if out.indexes.last() == Some(&index) {
             if let Some(last) = out.counts.last_mut() {
                 *last += count;
@@ -322,7 +280,7 @@ fn coarser(buckets: &Buckets, from: i8, to: i8) -> Buckets {
 }
 
 /// Buckets that do not lie within the zero bucket.
-fn outside(buckets: &Buckets, schema: i8, threshold: f64) -> Buckets {
+pub(super) fn outside(buckets: &Buckets, schema: i8, threshold: f64) -> Buckets {
     if schema == CUSTOM_SCHEMA || threshold == 0.0 {
         return buckets.clone();
     }
@@ -341,21 +299,34 @@ fn falls(now: &Buckets, before: &Buckets) -> bool {
 }
 
 /// The zero bucket's count if it reached up to `threshold`, or to the end of a bucket in use that lies across it.
-fn widened_zero(histogram: &NativeHistogram, mut threshold: f64) -> (f64, f64) {
+/// What rounding took from the histogram before is added.
+fn widened_zero(
+    histogram: &NativeHistogram,
+    rest: Option<&NativeHistogram>,
+    mut threshold: f64,
+) -> (Sum, f64) {
+    let zero = Sum { value: histogram.zero_count, rest: rest.map_or(0.0, |rest| rest.zero_count) };
     if threshold <= histogram.zero_threshold {
-        return (histogram.zero_count, histogram.zero_threshold);
+        return (zero, histogram.zero_threshold);
     }
+    let sides = [
+        (&histogram.positive, rest.map(|rest| &rest.positive)),
+        (&histogram.negative, rest.map(|rest| &rest.negative)),
+    ];
     let schema = histogram.schema;
     loop {
         let before = threshold;
-        let mut sum = Sum::of(histogram.zero_count);
-        for buckets in [&histogram.positive, &histogram.negative] {
-            for (index, count) in buckets.iter() {
+        let mut sum = zero;
+        for (buckets, rests) in sides {
+            for (at, (index, count)) in buckets.iter().enumerate() {
                 let (lower, upper) = (bound(index.saturating_sub(1), schema), bound(index, schema));
                 if lower >= threshold {
                     break;
                 }
                 sum = sum.plus(count);
+                if let Some(rest) = rests.and_then(|rests| rests.counts.get(at)) {
+                    sum = sum.plus(*rest);
+                }
                 if upper > threshold {
                     if count != 0.0 {
                         threshold = upper;
@@ -365,50 +336,68 @@ fn widened_zero(histogram: &NativeHistogram, mut threshold: f64) -> (f64, f64) {
             }
         }
         if threshold == before {
-            return (sum.value, threshold);
+            return (sum, threshold);
         }
     }
 }
 
-/// Makes the zero bucket wide enough for both; what the other's would then hold.
-fn reconcile_zero(histogram: &mut NativeHistogram, other: &NativeHistogram) -> f64 {
-    let (mut zero_count, mut threshold) = (other.zero_count, other.zero_threshold);
+/// Makes the zero bucket wide enough for both, of `rest` as well; what the other's would then hold.
+pub(super) fn reconcile_zero(
+    histogram: &mut NativeHistogram,
+    mut rest: Option<&mut NativeHistogram>,
+    other: &NativeHistogram,
+) -> Sum {
+    let (mut zero, mut threshold) = (Sum::of(other.zero_count), other.zero_threshold);
     while threshold != histogram.zero_threshold {
         if histogram.zero_threshold > threshold {
-            (zero_count, threshold) = widened_zero(other, histogram.zero_threshold);
+            (zero, threshold) = widened_zero(other, None, histogram.zero_threshold);
         }
         if threshold > histogram.zero_threshold {
-            let (count, wider) = widened_zero(histogram, threshold);
-            let schema = histogram.schema;
-            let beyond = |buckets: &Buckets| {
-                buckets.iter().filter(|(at, _)| bound(at.saturating_sub(1), schema) >= wider).collect()
-            };
-            histogram.positive = beyond(&histogram.positive);
-            histogram.negative = beyond(&histogram.negative);
-            (histogram.zero_count, histogram.zero_threshold) = (count, wider);
+            let (sum, wider) = widened_zero(histogram, rest.as_deref(), threshold);
+            histogram.zero_count = sum.value;
+            if let Some(rest) = rest.as_deref_mut() {
+                rest.zero_count = sum.rest;
+                widen(rest, wider);
+            }
+            widen(histogram, wider);
         }
         if threshold.is_nan() || histogram.zero_threshold.is_nan() {
             break;
         }
     }
-    zero_count
+    zero
+}
+
+/// Leaves only buckets beyond a zero bucket that reaches so far.
+fn widen(histogram: &mut NativeHistogram, threshold: f64) {
+    let schema = histogram.schema;
+    let beyond = |buckets: &Buckets| {
+        buckets.iter().filter(|(at, _)| bound(at.saturating_sub(1), schema) >= threshold).collect()
+    };
+    histogram.positive = beyond(&histogram.positive);
+    histogram.negative = beyond(&histogram.negative);
+    histogram.zero_threshold = threshold;
 }
 
 /// The custom bounds that both have.
-fn common_bounds(a: &NativeHistogram, b: &NativeHistogram) -> Arc<[f64]> {
+pub(super) fn common_bounds(a: &NativeHistogram, b: &NativeHistogram) -> Arc<[f64]> {
     let theirs = b.custom_bounds.as_deref().unwrap_or(&[]);
     let ours = a.custom_bounds.as_deref().unwrap_or(&[]).iter().copied();
     ours.filter(|bound| theirs.contains(bound)).collect()
 }
 
+/// Where a custom bucket lies among fewer bounds.
+pub(super) fn common_place(histogram: &NativeHistogram, index: i32, bounds: &[f64]) -> i32 {
+    let own = histogram.custom_bounds.as_deref().unwrap_or(&[]);
+    let upper = usize::try_from(index).ok().and_then(|at| own.get(at)).copied().unwrap_or(f64::INFINITY);
+    i32::try_from(bounds.partition_point(|bound| *bound < upper)).unwrap_or(i32::MAX)
+}
+
 /// Custom buckets joined to fewer bounds.
 fn at_bounds(histogram: &NativeHistogram, bounds: &[f64]) -> Buckets {
-    let own = histogram.custom_bounds.as_deref().unwrap_or(&[]);
     let mut out = Buckets::default();
     for (index, count) in histogram.positive.iter() {
-        let upper = usize::try_from(index).ok().and_then(|at| own.get(at)).copied().unwrap_or(f64::INFINITY);
-        let place = bounds.partition_point(|bound| *bound < upper);
-        let place = i32::try_from(place).unwrap_or(i32::MAX);
+        let place = common_place(histogram, index, bounds);
         if out.indexes.last() == Some(&place) {
             if let Some(last) = out.counts.last_mut() {
                 *last += count;

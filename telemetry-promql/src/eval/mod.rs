@@ -8,6 +8,7 @@ pub(crate) mod arithmetic;
 mod binary;
 mod changes;
 mod classic;
+mod compensated;
 pub mod dates;
 mod distribution;
 mod elements;
