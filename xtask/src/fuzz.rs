@@ -45,8 +45,8 @@ pub struct Options {
 pub fn fuzz(options: &Options) -> Result<()> {
     let Options { target, seconds } = options;
     setup::ensure(&[Need::program("g++", "g++")])?;
-    let program = build()?;
-    let inputs = inputs()?;
+    let inputs = cache::dir()?.join("fuzz");
+    fs::create_dir_all(&inputs).context("make the folder of inputs")?;
     let seeds = ["run", "--quiet", "--package", "telemetry-fuzz", "--example", "seeds", "--"];
     let known = shell::quiet(cargo(&seeds).arg(&inputs))?;
     let known: Vec<&str> = known.lines().collect();
@@ -55,6 +55,8 @@ pub fn fuzz(options: &Options) -> Result<()> {
     if chosen.is_empty() {
         bail!("no target of this name; there are: {}", known.join(", "));
     }
+    // Minutes the first time: only for a name that there is.
+    let program = build()?;
     for name in &chosen {
         let started = Instant::now();
         let found = inputs.join(name);
@@ -83,13 +85,7 @@ pub fn fuzz(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Where inputs are kept.
-fn inputs() -> Result<PathBuf> {
-    Ok(cache::dir()?.join("fuzz"))
-}
-
 fn build() -> Result<PathBuf> {
-    fs::create_dir_all(inputs()?).context("make the folder of inputs")?;
     let folder = paths::root().join("target/fuzz");
     let args = [
         "build",
