@@ -42,6 +42,13 @@ impl Labels {
         Self(pairs.into())
     }
 
+    /// Shares labels as a store keeps them: sorted by name, none of them empty.
+    #[must_use]
+    pub fn shared(pairs: &Arc<[Pair]>) -> Self {
+        let is_set = pairs.is_sorted_by(|a, b| a.0 < b.0) && pairs.iter().all(|(_, value)| !value.is_empty());
+        if is_set { Self(Arc::clone(pairs)) } else { Self::new(pairs.to_vec()) }
+    }
+
     /// From any texts.
     pub fn from_texts<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self::new(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())

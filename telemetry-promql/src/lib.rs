@@ -18,6 +18,7 @@ pub mod parse;
 mod pattern;
 pub mod plan;
 mod quote;
+pub mod resets;
 pub mod script;
 pub mod source;
 pub mod text;

@@ -31,6 +31,8 @@ pub struct Hints<'a> {
     pub step: i64,
     /// Milliseconds of the range selector's window; 0 for an instant selector.
     pub window: i64,
+    /// How far before a step samples count, milliseconds: the window, or how far an instant selector looks back.
+    pub before: i64,
     /// The function or aggregation right above the selector; empty if there is none.
     pub function: &'a str,
     /// The labels that the aggregation above keeps (`by`) or drops (`without`).
@@ -101,6 +103,12 @@ pub trait Selection: Sync {
 
     /// A reader of them, for one thread.
     fn reader(&self) -> Box<dyn Reader + '_>;
+
+    /// Whether values are how many samples they stand for, so that `count_over_time` must add them up. Only a source
+    /// that was asked for it by this function may say so.
+    fn are_counts(&self) -> bool {
+        false
+    }
 }
 
 /// Reads series of a selection.

@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result, bail};
 
 /// No answer takes longer on a machine that is merely busy.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// What is sent makes a server write, on a disk that others use.
+const POST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What came back.
 #[derive(Debug)]
@@ -35,7 +37,15 @@ impl Response {
 /// # Errors
 /// If the server cannot be reached, or does not answer in HTTP/1.1.
 pub fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
-    exchange("GET", address, path, headers, None)
+    exchange("GET", address, path, headers, None, TIMEOUT)
+}
+
+/// Asks for one page whose server may think about it for so long.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_within(limit: Duration, address: SocketAddr, path: &str) -> Result<Response> {
+    exchange("GET", address, path, &[], None, limit)
 }
 
 /// Sends a body.
@@ -43,7 +53,17 @@ pub fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<
 /// # Errors
 /// If the server cannot be reached, or does not answer in HTTP/1.1.
 pub fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Response> {
-    exchange("POST", address, path, headers, Some(body))
+    exchange("POST", address, path, headers, Some(body), POST_TIMEOUT)
+}
+
+/// A text as it stands in a path's query.
+#[must_use]
+pub fn percent_encoded(text: &str) -> String {
+    let encoded = |byte: u8| match byte {
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encoded).collect()
 }
 
 fn exchange(
@@ -52,8 +72,9 @@ fn exchange(
     path: &str,
     headers: &[(&str, &str)],
     body: Option<&[u8]>,
+    limit: Duration,
 ) -> Result<Response> {
-    let limit = crate::host::scaled(TIMEOUT);
+    let limit = crate::host::scaled(limit);
     let mut stream = TcpStream::connect_timeout(&address, limit).context("connect to the server")?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;

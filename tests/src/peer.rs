@@ -11,7 +11,9 @@ use anyhow::{Context as _, Result};
 use crate::{http, proc};
 
 /// A server that does not answer by then never will.
-const START_MAX: Duration = Duration::from_secs(60);
+const START_MAX: Duration = Duration::from_secs(180);
+/// An answer may need seconds of CPU, on a machine that others use.
+const ANSWER_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Which store.
@@ -105,6 +107,37 @@ impl Peer {
         Ok(proc::field(&status, "VmRSS:").context("VmRSS")? * 1024.0)
     }
 
+    /// Forgets the most memory it has had.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn reset_peak(&self) -> Result<()> {
+        proc::reset_peak(&self.child.id().to_string())
+    }
+
+    /// The most resident bytes it has had since.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn peak_bytes(&self) -> Result<f64> {
+        proc::peak_bytes(&self.child.id().to_string())
+    }
+
+    /// The answer to a query at `start`, `start + step` up to `end`, milliseconds. No cache has a part in it.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn query_range(&self, query: &str, (start, end, step): (i64, i64, i64)) -> Result<Vec<u8>> {
+        let seconds = |ms: i64| format!("{}.{:03}", ms / 1000, ms % 1000);
+        let query = http::percent_encoded(query);
+        let (start, end, step) = (seconds(start), seconds(end), seconds(step));
+        let path = format!("/api/v1/query_range?query={query}&start={start}&end={end}&step={step}&nocache=1");
+        let answer = http::get_within(ANSWER_MAX, self.address(), &path)?;
+        let text = || String::from_utf8_lossy(&answer.body).into_owned();
+        anyhow::ensure!(answer.status == 200, "{path}: {} {}", answer.status, text());
+        Ok(answer.body)
+    }
+
     /// CPU seconds so far.
     ///
     /// # Errors
@@ -159,9 +192,17 @@ impl Peer {
         self.child.wait()?;
         let begun = Instant::now();
         self.child = spawn(self.kind, &self.program, &self.dir, self.port)?;
-        let path = format!("/api/v1/query?query={query}&time={t}");
-        self.wait(&path, |body| body.contains("\"value\":"))?;
+        self.wait_for(query, t)?;
         Ok(begun.elapsed().as_secs_f64())
+    }
+
+    /// Waits for an answer to `query` at `t` seconds that is not empty.
+    ///
+    /// # Errors
+    /// If it does not come.
+    pub fn wait_for(&mut self, query: &str, t: i64) -> Result<()> {
+        let path = format!("/api/v1/query?query={query}&time={t}");
+        self.wait(&path, |body| body.contains("\"value\":"))
     }
 
     fn address(&self) -> SocketAddr {

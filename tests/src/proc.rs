@@ -193,6 +193,24 @@ pub fn diskstats(device: &str) -> Result<Diskstats> {
     })
 }
 
+/// Forgets the most memory a process has had; `process` is its id or `self`.
+///
+/// # Errors
+/// If it is another user's.
+pub fn reset_peak(process: &str) -> Result<()> {
+    let path = format!("/proc/{process}/clear_refs");
+    fs::write(&path, "5").context(path)
+}
+
+/// The most resident bytes a process has had since [`reset_peak`].
+///
+/// # Errors
+/// If it is gone.
+pub fn peak_bytes(process: &str) -> Result<f64> {
+    let status = read(format!("/proc/{process}/status"))?;
+    Ok(field(&status, "VmHWM:").context("VmHWM")? * 1024.0)
+}
+
 /// A field of a `status` file in its own unit, e.g. `VmRSS:` in kB.
 #[must_use]
 pub fn field(status: &str, name: &str) -> Option<f64> {

@@ -24,6 +24,19 @@ impl Request {
         Self { series: series.into_iter().map(labels).collect(), body: Vec::new() }
     }
 
+    /// Sends rows of many times, a value a series in each.
+    ///
+    /// # Errors
+    /// If the receiver does not take it.
+    pub fn send_rows(&mut self, port: u16, path: &str, rows: &[(i64, &[f64])]) -> Result<()> {
+        self.body.clear();
+        for (at, labels) in self.series.iter().enumerate() {
+            let samples = rows.iter().filter_map(|(t, values)| Some((*t, values.get(at).copied()?)));
+            put_series(&mut self.body, labels, samples);
+        }
+        self.post(port, path)
+    }
+
     /// Sends a value a series, those without one left out.
     ///
     /// # Errors
@@ -32,9 +45,13 @@ impl Request {
         self.body.clear();
         for (labels, value) in self.series.iter().zip(values) {
             if let Some(value) = value {
-                put_series(&mut self.body, labels, t, *value);
+                put_series(&mut self.body, labels, [(t, *value)]);
             }
         }
+        self.post(port, path)
+    }
+
+    fn post(&self, port: u16, path: &str) -> Result<()> {
         let headers = [
             ("Content-Type", "application/x-protobuf"),
             ("Content-Encoding", "snappy"),
@@ -48,16 +65,20 @@ impl Request {
     }
 }
 
-/// A `TimeSeries` message with one sample, inside the request.
-fn put_series(out: &mut Vec<u8>, labels: &[u8], t: i64, value: f64) {
-    let mut sample = vec![0x09];
-    sample.extend_from_slice(&value.to_le_bytes());
-    sample.push(0x10);
-    put_varint(&mut sample, t.cast_unsigned());
+/// A `TimeSeries` message with its samples, inside the request.
+fn put_series(out: &mut Vec<u8>, labels: &[u8], samples: impl IntoIterator<Item = (i64, f64)>) {
+    let mut all = Vec::new();
+    for (t, value) in samples {
+        let mut sample = vec![0x09];
+        sample.extend_from_slice(&value.to_le_bytes());
+        sample.push(0x10);
+        put_varint(&mut sample, t.cast_unsigned());
+        put_bytes(&mut all, 0x12, &sample);
+    }
     out.push(0x0a);
-    put_varint(out, (labels.len() + 2 + sample.len()) as u64);
+    put_varint(out, (labels.len() + all.len()) as u64);
     out.extend_from_slice(labels);
-    put_bytes(out, 0x12, &sample);
+    out.extend_from_slice(&all);
 }
 
 fn labels(pairs: &[(String, String)]) -> Vec<u8> {
@@ -106,7 +127,7 @@ mod tests {
     #[test]
     fn a_series_is_encoded_as_the_protocol_says() {
         let mut out = Vec::new();
-        put_series(&mut out, &labels(&[("a".into(), "b".into())]), 300, 1.0);
+        put_series(&mut out, &labels(&[("a".into(), "b".into())]), [(300, 1.0)]);
         let expected = [
             0x0a, 22, 0x0a, 6, 0x0a, 1, b'a', 0x12, 1, b'b', 0x12, 12, 0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f,
             0x10, 0xac, 2,

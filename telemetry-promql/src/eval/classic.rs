@@ -11,7 +11,7 @@ use crate::budget::Budget;
 use crate::error::QueryError;
 use crate::labels::{BUCKET, Labels, NAME};
 use crate::pattern;
-use crate::source::{Column, Reader, Select, Selection, Source, SourceError};
+use crate::source::{Column, Hints, Reader, Select, Selection, Source, SourceError};
 use crate::text;
 
 /// Buckets of a virtual histogram at most, +Inf among them.
@@ -63,7 +63,11 @@ pub(crate) fn select<'s>(
     let others = request.matchers.iter().filter(|matcher| matcher.name != NAME && !is_bound(matcher));
     let mut matchers: Vec<Matcher> = others.cloned().collect();
     matchers.push(Matcher::new(NAME, MatchOp::Equal, base));
-    let natives = source.select(&Select { matchers: &matchers, ..request.clone() }, budget)?;
+    // What is asked of the numbers is asked of the histograms only where it is the same for both.
+    let is_same = request.hints.window == 0 || matches!(request.hints.function, "rate" | "increase");
+    let function = if is_same { request.hints.function } else { "" };
+    let hints = Hints { function, ..request.hints };
+    let natives = source.select(&Select { matchers: &matchers, hints, ..request.clone() }, budget)?;
     if natives.series().is_empty() {
         return Ok(None);
     }

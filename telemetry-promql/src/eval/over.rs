@@ -210,6 +210,9 @@ impl Evaluator<'_> {
     ) -> Result<(), QueryError> {
         let seen = job.seen();
         let selection = self.find(selector, &seen, job.window)?;
+        let summed = Job { function: FunctionId::SumOverTime, params: Vec::new(), ..*job };
+        let is_summed = job.function == FunctionId::CountOverTime && selection.are_counts();
+        let job = if is_summed { &summed } else { job };
         let with_starts = job.wants_starts();
         let type_labels = self.options.type_and_unit_labels;
         let work = |worker: &mut Worker<'_>, labels: &Labels, column: source::Column| {

@@ -182,10 +182,14 @@ impl<'a> Evaluator<'a> {
         let grouping = selector.grouping.as_ref().filter(|_| !is_shared).map(|(labels, without)| {
             (labels.as_slice(), if *without { Grouping::Without } else { Grouping::By })
         });
+        // Functions of one selector and window are shared only with their like, and samples' times with none.
+        let is_hidden =
+            selector.extended.is_some() || (is_shared && window == 0 && !stamps(selector.function));
         let hints = Hints {
             step: if look.grid.is_instant() { 0 } else { look.grid.step },
             window,
-            function: if is_shared { "" } else { selector.function },
+            before: look.before,
+            function: if is_hidden { "" } else { selector.function },
             grouping,
             starts: self.options.start_timestamps,
         };
@@ -357,6 +361,11 @@ impl<'a> Evaluator<'a> {
     pub fn note(&self, kind: Kind, position: usize) {
         self.notes.borrow_mut().add(kind, position);
     }
+}
+
+/// Whether a function asks when a sample was taken.
+fn stamps(function: &str) -> bool {
+    matches!(function, "timestamp" | "start_timestamp")
 }
 
 /// The latest sample at each step, unless it is too old or a stale marker.

@@ -8,16 +8,30 @@ use std::sync::Arc;
 
 use telemetry_model::{MatchOp, Matcher, NativeHistogram, ResetHint};
 
-use super::notation::STALE;
 use crate::budget::Budget;
-use crate::eval::arithmetic::Arithmetic;
 use crate::labels::Labels;
 use crate::pattern::{self, Pattern};
+use crate::resets;
 use crate::source::{Column, InMemory, Select, Selection, Source, SourceError};
 use crate::value::Cell;
 
-/// A chunk of the store that scripts expect ends at multiples of this, milliseconds.
-const CHUNK_RANGE: i64 = 24 * 60 * 60 * 1000;
+/// A sample with its time, and the time its count began or 0.
+pub type Stamped = (i64, i64, Cell);
+
+/// Where scripts lay down what they load, and what their queries are asked of.
+pub trait Store {
+    /// Forgets everything.
+    fn clear(&mut self);
+
+    /// Takes in what one `load` says: each series once, its samples in the order of time.
+    ///
+    /// # Errors
+    /// If a sample cannot be taken: what follows means little.
+    fn load(&mut self, series: Vec<(Labels, Vec<Stamped>)>) -> Result<(), String>;
+
+    /// What queries are asked of.
+    fn source(&self) -> &dyn Source;
+}
 
 /// Series in memory.
 #[derive(Debug, Default)]
@@ -101,6 +115,23 @@ impl Memory {
     }
 }
 
+impl Store for Memory {
+    fn clear(&mut self) {
+        self.series.clear();
+    }
+
+    fn load(&mut self, series: Vec<(Labels, Vec<Stamped>)>) -> Result<(), String> {
+        for (labels, samples) in series {
+            self.extend(&labels, samples).map_err(|error| format!("{labels}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn source(&self) -> &dyn Source {
+        self
+    }
+}
+
 impl Source for Memory {
     fn select<'s>(
         &'s self,
@@ -177,27 +208,11 @@ fn part(Stored { times, column }: &Stored, from: i64, to: i64) -> Column {
 
 /// What a read says about resets since the sample before.
 fn hint(times: &[i64], column: &Column, t: i64, histogram: &NativeHistogram) -> ResetHint {
-    if histogram.reset == ResetHint::Gauge {
-        return ResetHint::Gauge;
-    }
-    let before = column.histograms.last().filter(|(at, _)| {
-        let is_last = usize::try_from(*at).is_ok_and(|at| at + 1 == times.len());
-        is_last && times.last().is_some_and(|last| last.div_euclid(CHUNK_RANGE) == t.div_euclid(CHUNK_RANGE))
-    });
-    let goes_on = before.is_some_and(|(_, before)| {
-        let same_layout = before.schema == histogram.schema
-            && before.zero_threshold == histogram.zero_threshold
-            && before.custom_bounds == histogram.custom_bounds;
-        let unmarked = NativeHistogram {
-            reset: if histogram.reset == ResetHint::Reset { ResetHint::Reset } else { ResetHint::Unknown },
-            ..histogram.clone()
-        };
-        before.reset != ResetHint::Gauge
-            && before.sum.to_bits() != STALE.to_bits()
-            && same_layout
-            && !unmarked.detect_reset(before)
-    });
-    if goes_on { ResetHint::NotReset } else { ResetHint::Unknown }
+    let before = times
+        .last()
+        .zip(column.histograms.last())
+        .filter(|(_, (at, _))| usize::try_from(*at).is_ok_and(|at| at + 1 == times.len()));
+    resets::hint(before.map(|(then, (_, before))| (*then, &**before)), t, histogram)
 }
 
 /// What no store would take.

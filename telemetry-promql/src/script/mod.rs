@@ -16,7 +16,7 @@ mod run;
 
 pub use compare::almost_equal;
 pub use distribution::{parse as parse_histogram, print as print_histogram};
-pub use memory::Memory;
+pub use memory::{Memory, Stamped, Store};
 pub use notation::{Item, SeriesLine};
 pub use read::{Command, Eval, Load, Script, ScriptError, read};
-pub use run::{Miss, Report, options, run};
+pub use run::{Miss, Report, options, run, run_in};

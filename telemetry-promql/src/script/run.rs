@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::expect::{Outcome, Pattern, assert_sorted};
-use super::memory::Memory;
+use super::memory::{Memory, Store};
 use super::nhcb::Collector;
 use super::notation::{Item, STALE};
 use super::read::{Command, Eval, Load, Script};
@@ -11,6 +11,7 @@ use crate::ast::{At, Expr};
 use crate::error::QueryError;
 use crate::eval::{Options, instant, range};
 use crate::parse;
+use crate::source::Source;
 use crate::value::{Answer, Cell, Sample, Value};
 
 /// A step of the range queries that an instant is checked with, milliseconds.
@@ -80,19 +81,23 @@ pub fn options() -> Options {
 /// Runs a script from an empty memory on.
 #[must_use]
 pub fn run(script: &Script, options: &Options) -> Report {
+    run_in(&mut Memory::default(), script, options)
+}
+
+/// Runs a script in a store that is empty.
+pub fn run_in(store: &mut dyn Store, script: &Script, options: &Options) -> Report {
     let mut report = Report::default();
-    let mut memory = Memory::default();
     for command in &script.commands {
         match command {
-            Command::Clear => memory = Memory::default(),
+            Command::Clear => store.clear(),
             Command::Load(load) => {
-                if let Err(reason) = lay_down(&mut memory, load) {
+                if let Err(reason) = lay_down(store, load) {
                     report.refused.push(Miss { line: load.line, query: "load".to_owned(), reason });
                 }
             }
             Command::Eval(eval) => {
                 report.evals += 1;
-                if let Err(reason) = evaluate(&memory, eval, options) {
+                if let Err(reason) = evaluate(store.source(), eval, options) {
                     report.misses.push(Miss { line: eval.line, query: eval.query.clone(), reason });
                 }
             }
@@ -101,8 +106,9 @@ pub fn run(script: &Script, options: &Options) -> Report {
     report
 }
 
-fn lay_down(memory: &mut Memory, load: &Load) -> Result<(), String> {
+fn lay_down(store: &mut dyn Store, load: &Load) -> Result<(), String> {
     let mut classic = Collector::default();
+    let mut all = Vec::with_capacity(load.series.len());
     for (place, (series, offsets)) in load.series.iter().enumerate() {
         // As upstream: the last line of a series counts.
         let mut later = load.series.iter().skip(place + 1);
@@ -128,23 +134,23 @@ fn lay_down(memory: &mut Memory, load: &Load) -> Result<(), String> {
             }
             t = t.saturating_add(load.step);
         }
-        memory.extend(&series.labels, samples).map_err(|error| format!("{}: {error}", series.labels))?;
+        all.push((series.labels.clone(), samples));
     }
     for (labels, histograms) in classic.finish()? {
         let samples = histograms.into_iter().map(|(t, made)| (t, 0, Cell::Histogram(Arc::new(made))));
-        memory.extend(&labels, samples).map_err(|error| format!("{labels}: {error}"))?;
+        all.push((labels, samples.collect()));
     }
-    Ok(())
+    store.load(all)
 }
 
-fn evaluate(memory: &Memory, eval: &Eval, options: &Options) -> Result<(), String> {
+fn evaluate(source: &dyn Source, eval: &Eval, options: &Options) -> Result<(), String> {
     if eval.is_range {
         let times = (eval.times.start, eval.times.end, eval.times.step);
-        let Some(answer) = answered(eval, range(memory, &eval.query, times, options))? else { return Ok(()) };
+        let Some(answer) = answered(eval, range(source, &eval.query, times, options))? else { return Ok(()) };
         remarks(eval, &answer)?;
         return eval.outcome.check(&answer.value, eval.times);
     }
-    at_instant(memory, eval, &eval.query, eval.at, options)?;
+    at_instant(source, eval, &eval.query, eval.at, options)?;
     let Ok(mut expr) = parse::parse(&eval.query, &options.language) else { return Ok(()) };
     if calls_any(&expr, &UNSAFE) {
         return Ok(());
@@ -154,7 +160,7 @@ fn evaluate(memory: &Memory, eval: &Eval, options: &Options) -> Result<(), Strin
     let at = eval.at;
     let times = if at == 0 { vec![-1000, 0, 1000] } else { vec![-10 * at, 0, at / 5, at, 10 * at] };
     for t in times {
-        at_instant(memory, eval, &pinned, t, options)
+        at_instant(source, eval, &pinned, t, options)
             .map_err(|error| format!("as {pinned} at {t}: {error}"))?;
     }
     Ok(())
@@ -180,15 +186,21 @@ fn remarks(eval: &Eval, answer: &Answer) -> Result<(), String> {
     eval.infos.check("info", &answer.infos)
 }
 
-fn at_instant(memory: &Memory, eval: &Eval, query: &str, t: i64, options: &Options) -> Result<(), String> {
-    let Some(answer) = answered(eval, instant(memory, query, t, options))? else { return Ok(()) };
+fn at_instant(
+    source: &dyn Source,
+    eval: &Eval,
+    query: &str,
+    t: i64,
+    options: &Options,
+) -> Result<(), String> {
+    let Some(answer) = answered(eval, instant(source, query, t, options))? else { return Ok(()) };
     remarks(eval, &answer)?;
     eval.outcome.check(&answer.value, eval.times)?;
     let expr = parse::parse(query, &options.language).map_err(|errors| errors.to_string())?;
     if eval.instant_only || calls_any(&expr, &["range", "step", "start", "end"]) || names_ends(query) {
         return Ok(());
     }
-    as_step(memory, &eval.outcome, query, t, matches!(answer.value, Value::Scalar { .. }), options)
+    as_step(source, &eval.outcome, query, t, matches!(answer.value, Value::Scalar { .. }), options)
         .map_err(|error| format!("in a range: {error}"))
 }
 
@@ -199,7 +211,7 @@ fn names_ends(query: &str) -> bool {
 
 /// The same as the middle step of three.
 fn as_step(
-    memory: &Memory,
+    source: &dyn Source,
     outcome: &Outcome,
     query: &str,
     t: i64,
@@ -207,7 +219,7 @@ fn as_step(
     options: &Options,
 ) -> Result<(), String> {
     let times = (t - MINUTE, t + MINUTE, MINUTE);
-    let answer = range(memory, query, times, options).map_err(|error| error.to_string())?;
+    let answer = range(source, query, times, options).map_err(|error| error.to_string())?;
     let Value::Matrix(matrix) = answer.value else { return Err("expected a matrix".to_owned()) };
     if outcome.ordered {
         return Ok(());

@@ -8,6 +8,7 @@ mod compact;
 mod frame;
 mod keep;
 mod meta;
+mod pages;
 mod reader;
 mod rebuild;
 mod tier;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use compact::{Coder, Deleted, Groups, OwnerOf, compact, encode, join};
 pub use meta::BlockMeta;
+pub use pages::{Pages, Room};
 pub use reader::{Block, BlockReader, ChunkRef, Damage};
 pub use tier::{Downsampled, Kind, TierCells, TierColumn, TierReader, downsample, is_reset, minus, plus};
 pub use verify::Verified;

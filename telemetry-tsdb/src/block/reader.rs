@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::frame::{self, kind};
+use super::pages::{Page, Pages};
 use super::rebuild::{read_header, rebuild};
 use super::writer::{PageEntry, Table, TimesEntry, VERSION};
 use super::{BlockMeta, GroupRef, keep};
-use crate::codec::{Decoded, decode_cells, decode_times};
+use crate::codec::{Decoded, decode_cells, decode_plain, decode_times};
 use crate::fs::{File, Storage};
 use crate::index::{FileIndex, SeriesId};
 use crate::wire::{Malformed, Reader};
@@ -79,7 +80,8 @@ pub struct ChunkRef {
 /// Reads chunks of one file, series after series; keeps the page it is at and the timestamps it met last.
 pub struct BlockReader {
     pub(super) block: Arc<Block>,
-    pub(super) page: Option<(usize, Vec<u8>, Vec<ChunkRef>)>,
+    pub(super) page: Option<(usize, Arc<Page>)>,
+    shared: Option<Arc<Pages>>,
     recent: VecDeque<(GroupRef, Arc<[i64]>)>,
 }
 
@@ -188,6 +190,12 @@ impl Block {
         let Some(at) = self.table.metadata else { return Ok(Vec::new()) };
         let bytes = self.frame(at, kind::METADATA, "metadata")?;
         Ok(frame::parse(&bytes, kind::METADATA).unwrap_or(&[]).to_vec())
+    }
+
+    /// How many pages it has.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        self.table.pages.len()
     }
 
     /// First and last time of a group; `None` for a group that is lost.
@@ -301,7 +309,13 @@ impl BlockReader {
     /// Reads a file.
     #[must_use]
     pub fn new(block: Arc<Block>) -> Self {
-        Self { block, page: None, recent: VecDeque::new() }
+        Self { block, page: None, shared: None, recent: VecDeque::new() }
+    }
+
+    /// Reads a file together with others, who keep pages for each other.
+    #[must_use]
+    pub fn sharing(block: Arc<Block>, pages: Arc<Pages>) -> Self {
+        Self { shared: Some(pages), ..Self::new(block) }
     }
 
     /// The file.
@@ -311,7 +325,11 @@ impl BlockReader {
     }
 
     pub(super) fn turn_to(&mut self, page: usize) -> Result<(), Damage> {
-        if self.page.as_ref().is_some_and(|(at, _, _)| *at == page) {
+        if self.page.as_ref().is_some_and(|(at, _)| *at == page) {
+            return Ok(());
+        }
+        if let Some(kept) = self.shared.as_ref().and_then(|shared| shared.get(page)) {
+            self.page = Some((page, Arc::clone(kept)));
             return Ok(());
         }
         self.page = None;
@@ -320,7 +338,11 @@ impl BlockReader {
         let bytes = self.block.frame((entry.offset, entry.len), kind::CHUNKS, "page")?;
         let body = frame::parse(&bytes, kind::CHUNKS).unwrap_or(&[]);
         let chunks = parse_page(body).map_err(|_| self.block.damage("page", entry.offset))?;
-        self.page = Some((page, bytes, chunks));
+        let read = Arc::new(Page { bytes, chunks });
+        if let Some(shared) = &self.shared {
+            shared.keep(page, &read);
+        }
+        self.page = Some((page, read));
         Ok(())
     }
 
@@ -339,13 +361,11 @@ impl BlockReader {
         let count = pages.iter().skip(first).take_while(|page| page.first <= series).count();
         for page in first..first + count {
             self.turn_to(page)?;
-            let within = |chunks: &[ChunkRef]| {
-                let low = chunks.partition_point(|chunk| chunk.series < series);
-                let high = chunks.partition_point(|chunk| chunk.series <= series);
-                chunks.get(low..high).unwrap_or(&[]).to_vec()
-            };
-            let chunks = self.page.as_ref().map_or_else(Vec::new, |(_, _, chunks)| within(chunks));
-            for chunk in chunks {
+            let Some((_, read)) = &self.page else { continue };
+            let read = Arc::clone(read);
+            let low = read.chunks.partition_point(|chunk| chunk.series < series);
+            let its = read.chunks.iter().skip(low).take_while(|chunk| chunk.series == series);
+            for chunk in its.copied() {
                 let (min_t, max_t) =
                     self.block.bounds(chunk.group).ok_or_else(|| self.block.damage("group", 0))?;
                 if min_t <= to && from <= max_t {
@@ -366,11 +386,21 @@ impl BlockReader {
         decode_cells(bytes, rows as usize, out).map_err(|_| self.block.damage("chunk", 0))
     }
 
+    /// Appends the values of a chunk of the page that was read last if it is one of numbers alone, without a gap.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn read_plain(&self, chunk: &ChunkRef, out: &mut Vec<f64>) -> Result<bool, Damage> {
+        let rows = self.block.table.times.get(chunk.group.0 as usize).map_or(0, |entry| entry.rows);
+        let bytes = self.packed(chunk).ok_or_else(|| self.block.damage("chunk", 0))?;
+        decode_plain(bytes, rows as usize, out).map_err(|_| self.block.damage("chunk", 0))
+    }
+
     /// The bytes of a chunk of the page that was read last.
     #[must_use]
     pub fn packed(&self, chunk: &ChunkRef) -> Option<&[u8]> {
-        let (_, bytes, _) = self.page.as_ref()?;
-        frame::parse_unchecked(bytes)?.get(chunk.from..chunk.to)
+        let (_, page) = self.page.as_ref()?;
+        frame::parse_unchecked(&page.bytes)?.get(chunk.from..chunk.to)
     }
 
     /// The timestamp column of a chunk.

@@ -64,7 +64,7 @@ impl Block {
 
 /// Decodes the chunks of a page; each must have its rows.
 fn verify_page(reader: &mut BlockReader, found: &mut Verified) {
-    let chunks = reader.page.as_ref().map_or_else(Vec::new, |(_, _, chunks)| chunks.clone());
+    let chunks = reader.page.as_ref().map_or_else(Vec::new, |(_, page)| page.chunks.clone());
     let mut decoded = Decoded::default();
     for chunk in chunks {
         decoded.clear();

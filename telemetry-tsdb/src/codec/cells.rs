@@ -220,6 +220,22 @@ pub fn decode_cells(mut bytes: &[u8], n: usize, out: &mut Decoded) -> Result<(),
     Ok(())
 }
 
+/// Appends the `n` values of a chunk of floats alone, none absent; another is left as it is, and the answer is no.
+///
+/// # Errors
+/// If the bytes are not a chunk of `n` cells.
+pub fn decode_plain(bytes: &[u8], n: usize, out: &mut Vec<f64>) -> Result<bool, CodecError> {
+    if bytes.first().is_none_or(|code| code & 0xF8 == MIXED) {
+        return Ok(false);
+    }
+    let from = out.len();
+    let decoded = decode_floats(bytes, n, out);
+    if decoded.is_err() {
+        out.truncate(from);
+    }
+    decoded.map(|()| true)
+}
+
 /// Puts dense values and histograms at their rows.
 fn scatter(
     out: &mut Decoded,

@@ -170,6 +170,7 @@ pub fn decode_floats(bytes: &[u8], n: usize, out: &mut Vec<f64>) -> Result<(), C
         }
         code => {
             let scale = *POWERS.get(usize::from(code >> 2)).ok_or(CodecError::Code(code))?;
+            out.reserve(n);
             // Most columns are whole numbers: a division less.
             if code >> 2 == 0 {
                 unpack(rest, n, code & 3, |x| out.push(x as f64))?;

@@ -17,7 +17,7 @@ mod xor;
 mod tests;
 
 pub use bitmap::Bits;
-pub use cells::{Cells, Decoded, Encoder, decode_cells};
+pub use cells::{Cells, Decoded, Encoder, decode_cells, decode_plain};
 pub use floats::{FloatCoder, decode_floats};
 pub use ints::{decode_times, encode_times};
 pub use varint::{get_varint, put_varint, unzigzag, zigzag};

@@ -210,7 +210,7 @@ impl Known {
             return Ok(None);
         }
         let by_labels = selection.series().iter().enumerate();
-        let by_labels = by_labels.map(|(at, found)| (found.labels().clone(), at)).collect();
+        let by_labels = by_labels.map(|(at, found)| (found.labels().to_vec(), at)).collect();
         let reader = selection.reader();
         Ok(Some(Self { by_labels, selection, reader }))
     }

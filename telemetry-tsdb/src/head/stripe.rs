@@ -5,7 +5,7 @@ use std::sync::Arc;
 use telemetry_model::NativeHistogram;
 
 use super::row::Row;
-use crate::codec::{Bits, Cells, CodecError, Decoded, Effort, Encoder, decode_cells};
+use crate::codec::{Bits, Cells, CodecError, Decoded, Effort, Encoder, decode_cells, decode_plain};
 
 /// Slots transposed together: eight `f64` are one cache line of each row.
 const LANES: usize = 8;
@@ -101,6 +101,14 @@ impl Stripe {
             return Ok(());
         }
         decode_cells(cells, self.times.len(), out)
+    }
+
+    /// Appends the values of a slot if they are numbers alone, none absent.
+    ///
+    /// # Errors
+    /// As [`Stripe::read`].
+    pub fn read_plain(&self, slot: u32, out: &mut Vec<f64>) -> Result<bool, CodecError> {
+        decode_plain(self.cells(slot), self.times.len(), out)
     }
 }
 

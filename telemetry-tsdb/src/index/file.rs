@@ -218,19 +218,15 @@ impl FileIndex {
     fn prepare<'a>(&self, matcher: &'a CompiledMatcher, owners: &OwnersView) -> Prepared<'a> {
         let name = self.symbols.binary_search_by(|s| (**s).cmp(&matcher.name)).ok();
         let name = name.and_then(|at| u32::try_from(at).ok());
-        let mut values = BTreeMap::new();
+        let mut wanted = Vec::new();
         if let Some(name) = name {
+            wanted.resize(self.symbols.len(), Verdict::Unseen);
             for (_, value) in self.labels.iter().filter(|(of, _)| *of == name) {
-                values.entry(*value).or_insert_with(|| {
-                    self.symbols.get(*value as usize).is_some_and(|value| matcher.matches(value))
-                });
-            }
-        }
-        let mut wanted =
-            vec![Verdict::Unseen; values.keys().next_back().map_or(0, |last| *last as usize + 1)];
-        for (value, is_wanted) in &values {
-            if let Some(cell) = wanted.get_mut(*value as usize) {
-                *cell = if *is_wanted { Verdict::Wanted } else { Verdict::Unwanted };
+                if let Some(cell @ Verdict::Unseen) = wanted.get_mut(*value as usize) {
+                    let is_wanted =
+                        self.symbols.get(*value as usize).is_some_and(|value| matcher.matches(value));
+                    *cell = if is_wanted { Verdict::Wanted } else { Verdict::Unwanted };
+                }
             }
         }
         let mut by_owner = BTreeMap::new();

@@ -6,6 +6,7 @@ use telemetry_model::{NativeHistogram, is_stale};
 
 use super::TierColumn;
 use super::native::minus;
+use crate::block::Pages;
 use crate::block::reader::{Block, BlockReader, Damage};
 use crate::codec::Decoded;
 use crate::index::SeriesId;
@@ -66,6 +67,16 @@ impl TierReader {
     #[must_use]
     pub fn new(block: Arc<Block>) -> Self {
         Self { reader: BlockReader::new(block), last: Decoded::default(), cells: Decoded::default() }
+    }
+
+    /// Reads a file of a tier together with others, who keep pages for each other.
+    #[must_use]
+    pub fn sharing(block: Arc<Block>, pages: Arc<Pages>) -> Self {
+        Self {
+            reader: BlockReader::sharing(block, pages),
+            last: Decoded::default(),
+            cells: Decoded::default(),
+        }
     }
 
     /// The file.

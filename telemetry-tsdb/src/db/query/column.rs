@@ -121,6 +121,23 @@ impl Joiner {
         }
     }
 
+    /// Adds a run of which all cells are numbers and in `range`; `fill` appends as many values as there are times if it
+    /// is such a run. The answer is whether it was added.
+    pub fn whole<E>(
+        &mut self,
+        times: &[i64],
+        range: (i64, i64),
+        fill: impl FnOnce(&mut Vec<f64>) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(false) };
+        if *first < range.0 || *last > range.1 || !fill(&mut self.values)? {
+            return Ok(false);
+        }
+        self.is_mixed |= self.times.last().is_some_and(|last| last >= first);
+        self.times.extend_from_slice(times);
+        Ok(true)
+    }
+
     fn take_histograms(
         &mut self,
         decoded: &Decoded,
@@ -164,7 +181,8 @@ impl Joiner {
         }
         Column {
             times: shared.share(&self.times),
-            values: self.values.clone(),
+            // The next series is about as long.
+            values: std::mem::replace(&mut self.values, Vec::with_capacity(self.times.len())),
             histograms: std::mem::take(&mut self.histograms),
         }
     }

@@ -5,6 +5,7 @@ mod column;
 mod growth;
 mod tiered;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -13,10 +14,10 @@ use telemetry_model::Matcher;
 use super::maintain::ranges_of;
 use super::series::SeriesRef;
 use super::{Db, Error, Tombstone};
-use crate::block::{Block, BlockReader, Damage, TierCells, TierColumn, TierReader};
+use crate::block::{Block, BlockReader, Damage, Pages, Room, TierCells, TierColumn, TierReader};
 use crate::codec::Decoded;
-use crate::head::{GroupId, GroupView, LateSeries, Sample, Slot, WINDOW_MS, Window};
-use crate::index::{CompiledMatcher, LabelPairs, OwnersView, SeriesId, compile};
+use crate::head::{GroupId, GroupView, LateSeries, Sample, Slot, Stripe, WINDOW_MS, Window};
+use crate::index::{CompiledMatcher, FileIndex, LabelPairs, OwnersView, SeriesId, compile};
 
 pub use column::{Column, SharedTimes};
 pub use tiered::{Hints, Stretch, Want};
@@ -28,6 +29,10 @@ use tiered::Coverage;
 /// How often a moment is looked for; house keeping changes files some times a minute.
 const TRIES_MAX: u32 = 100;
 
+/// Bytes of pages that the readers of a selection keep: twice what an hour of 10,000 series takes. Beyond it pages are
+/// read again.
+const PAGES_MAX: usize = 16 << 20;
+
 /// Series that were asked for, in the order of their labels.
 pub struct Selection {
     series: Vec<Selected>,
@@ -37,7 +42,7 @@ pub struct Selection {
 /// One series as a reader sees it: all stored series that bear its labels.
 #[derive(Clone, Debug)]
 pub struct Selected {
-    labels: LabelPairs,
+    labels: Arc<[(Arc<str>, Arc<str>)]>,
     /// Younger first: of two samples at one time the younger series' is read.
     ids: Vec<SeriesId>,
 }
@@ -69,6 +74,10 @@ struct Moment {
     want: Want,
     /// Files of tiers, younger first.
     tiers: Vec<Arc<Block>>,
+    /// Pages that were read, of each file.
+    pages: Vec<Arc<Pages>>,
+    /// The same of each file of a tier.
+    tier_pages: Vec<Arc<Pages>>,
 }
 
 /// What [`Db::see`] found.
@@ -131,13 +140,23 @@ impl Db {
             all.iter().filter(wanted).cloned().partition(|found| found.meta().tier_ms == 0);
         blocks.sort_by_key(|found| (found.meta().out_of_order, found.meta().min_t, found.meta().id));
         tiers.sort_by_key(|found| std::cmp::Reverse(found.meta().id));
+        let mut last: Option<Arc<FileIndex>> = None;
         for found in blocks.iter().chain(&tiers) {
             let index = found.index().map_err(damaged)?;
+            // Files that follow each other mostly have one index.
+            if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &index)) {
+                continue;
+            }
             for (id, pairs) in index.select(&compiled, &owners, |id| labels.contains_key(&id)) {
                 labels.entry(id).or_insert(pairs);
             }
+            last = Some(index);
         }
+        let room = Room::new(PAGES_MAX);
+        let pages = |found: &Arc<Block>| Arc::new(Pages::new(found.pages(), room.clone()));
         let moment = Moment {
+            pages: blocks.iter().map(pages).collect(),
+            tier_pages: tiers.iter().map(pages).collect(),
             blocks,
             views,
             places,
@@ -222,11 +241,11 @@ fn damaged(damage: Damage) -> Error {
 
 /// Joins stored series that bear the same labels.
 fn by_labels(labels: BTreeMap<SeriesId, LabelPairs>) -> Vec<Selected> {
-    let mut all: Vec<Selected> =
-        labels.into_iter().map(|(id, labels)| Selected { labels, ids: vec![id] }).collect();
-    all.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let selected = |(id, labels): (SeriesId, LabelPairs)| Selected { labels: labels.into(), ids: vec![id] };
+    let mut all: Vec<Selected> = labels.into_iter().map(selected).collect();
+    all.sort_by(|a, b| compared(&a.labels, &b.labels));
     all.dedup_by(|later, first| {
-        let same = later.labels == first.labels;
+        let same = compared(&later.labels, &first.labels).is_eq();
         if same {
             first.ids.append(&mut later.ids);
             first.ids.sort_unstable_by(|a, b| b.cmp(a));
@@ -234,6 +253,13 @@ fn by_labels(labels: BTreeMap<SeriesId, LabelPairs>) -> Vec<Selected> {
         same
     });
     all
+}
+
+/// The order of labels. Texts of one index are shared, so that most are seen to be equal without being read.
+fn compared(a: &[(Arc<str>, Arc<str>)], b: &[(Arc<str>, Arc<str>)]) -> Ordering {
+    let text = |a: &Arc<str>, b: &Arc<str>| if Arc::ptr_eq(a, b) { Ordering::Equal } else { a.cmp(b) };
+    let pairs = a.iter().zip(b).map(|(a, b)| text(&a.0, &b.0).then_with(|| text(&a.1, &b.1)));
+    pairs.into_iter().find(|order| order.is_ne()).unwrap_or_else(|| a.len().cmp(&b.len()))
 }
 
 // === impl Selection ===
@@ -260,11 +286,16 @@ impl Selection {
     /// A reader of them.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        let readers = self.moment.blocks.iter().map(|found| BlockReader::new(Arc::clone(found))).collect();
+        let moment = &self.moment;
+        let in_blocks = moment.blocks.iter().zip(&moment.pages);
+        let readers =
+            in_blocks.map(|(found, pages)| BlockReader::sharing(Arc::clone(found), Arc::clone(pages)));
+        let in_tiers = moment.tiers.iter().zip(&moment.tier_pages);
+        let tiers = in_tiers.map(|(found, pages)| TierReader::sharing(Arc::clone(found), Arc::clone(pages)));
         Reader {
-            moment: Arc::clone(&self.moment),
-            readers,
-            tiers: self.moment.tiers.iter().map(|found| TierReader::new(Arc::clone(found))).collect(),
+            moment: Arc::clone(moment),
+            readers: readers.collect(),
+            tiers: tiers.collect(),
             growth: Joiner::default(),
             cells: TierCells::default(),
             joiner: Joiner::default(),
@@ -280,7 +311,7 @@ impl Selection {
 impl Selected {
     /// Its labels, in the order of their names.
     #[must_use]
-    pub fn labels(&self) -> &LabelPairs {
+    pub fn labels(&self) -> &Arc<[(Arc<str>, Arc<str>)]> {
         &self.labels
     }
 
@@ -421,9 +452,12 @@ fn read_block(
     decoded: &mut Decoded,
 ) -> Result<(), Damage> {
     reader.chunks(id, range, |reader, chunk| {
-        decoded.clear();
-        reader.read(&chunk, decoded)?;
-        joiner.run(&reader.times(&chunk)?, decoded, 0, range);
+        let times = reader.times(&chunk)?;
+        if !joiner.whole(&times, range, |values| reader.read_plain(&chunk, values))? {
+            decoded.clear();
+            reader.read(&chunk, decoded)?;
+            joiner.run(&times, decoded, 0, range);
+        }
         Ok(())
     })
 }
@@ -465,10 +499,7 @@ impl Moment {
         for stripe in &view.stripes {
             let (first, last) = (stripe.times().first(), stripe.times().last());
             if first.is_some_and(|t| *t <= range.1) && last.is_some_and(|t| *t >= range.0) {
-                decoded.clear();
-                if stripe.read(slot.0, decoded).is_ok() {
-                    joiner.run(stripe.times(), decoded, 0, range);
-                }
+                run_stripe(stripe, *slot, range, joiner, decoded);
             }
         }
         times.clear();
@@ -480,6 +511,14 @@ impl Moment {
 
 fn run_window(window: &Window, slot: Slot, range: (i64, i64), joiner: &mut Joiner, decoded: &mut Decoded) {
     for stripe in &window.stripes {
+        run_stripe(stripe, slot, range, joiner, decoded);
+    }
+}
+
+/// Cells of a stripe. What cannot be decoded is absent.
+fn run_stripe(stripe: &Stripe, slot: Slot, range: (i64, i64), joiner: &mut Joiner, decoded: &mut Decoded) {
+    let whole = joiner.whole(stripe.times(), range, |values| stripe.read_plain(slot.0, values));
+    if matches!(whole, Ok(false)) {
         decoded.clear();
         if stripe.read(slot.0, decoded).is_ok() {
             joiner.run(stripe.times(), decoded, 0, range);
