@@ -83,16 +83,18 @@ fn now_ms() -> Result<i64> {
 }
 
 type LabelSet = Vec<(String, String)>;
+/// The value of a series, by its number and the tick's.
+type Course = fn(i64, i64) -> f64;
 
 /// Label sets, sorted, and what each counts a tick.
-fn series() -> Vec<(LabelSet, fn(i64, i64) -> f64)> {
+fn series() -> Vec<(LabelSet, Course)> {
     let labels = |pairs: &[(&str, &str)]| {
         let mut pairs: LabelSet = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         pairs.push(("job".to_owned(), "test".to_owned()));
         pairs.sort();
         pairs
     };
-    let mut all: Vec<(LabelSet, fn(i64, i64) -> f64)> = Vec::new();
+    let mut all: Vec<(LabelSet, Course)> = Vec::new();
     for instance in ["i0", "i1", "i2"] {
         for code in ["200", "404", "500"] {
             all.push((

@@ -44,8 +44,7 @@ impl Measured {
         let one = |json: &Json| {
             let number = |name: &str| json.get(name).and_then(Json::as_f64).context("number");
             let points = json.get("points").context("points")?;
-            let points: Vec<(Vec<(String, String)>, Vec<(i64, Option<f64>)>)> =
-                serde_json::from_value(points.clone())?;
+            let points: Vec<Written> = serde_json::from_value(points.clone())?;
             let points = points.into_iter().map(|(labels, points)| {
                 // JSON has no NaN.
                 (labels, points.into_iter().map(|(t, value)| (t, value.unwrap_or(f64::NAN))).collect())
@@ -60,6 +59,9 @@ impl Measured {
         all.iter().map(one).collect()
     }
 }
+
+/// A series as it is written: labels, and values that may be NaN.
+type Written = (Vec<(String, String)>, Vec<(i64, Option<f64>)>);
 
 /// An answer of ours as points.
 pub fn points(value: &Value) -> Result<Points> {
