@@ -216,7 +216,8 @@ impl Reader for MomentReader<'_> {
         let mut column = self.reader.read(series, range.0, range.1).map_err(failed)?;
         let has_tier = found.stretches().iter().any(|stretch| stretch.tier_ms > 0);
         // Where a tier answers for what a counter grew by, values only grow and say so.
-        if !(column.histograms.is_empty() || has_tier && *want == Want::Increase) {
+        let say_so = has_tier && *want == Want::Increase;
+        if !column.histograms.is_empty() && !say_so {
             let starts_with_one = column.histograms.first().is_some_and(|(at, _)| *at == 0);
             let before = match starts_with_one && *want != Want::Increase {
                 true => self.just_before(at)?,

@@ -11,6 +11,9 @@ use telemetry_promql::value::{Series, Value};
 /// Points by series, in the order of labels.
 pub type Points = BTreeMap<Vec<(String, String)>, Vec<(i64, f64)>>;
 
+/// A series as it is written: JSON has no NaN.
+type Told = (Vec<(String, String)>, Vec<(i64, Option<f64>)>);
+
 /// One shape, asked of one store.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
@@ -44,9 +47,8 @@ impl Measured {
         let one = |json: &Json| {
             let number = |name: &str| json.get(name).and_then(Json::as_f64).context("number");
             let points = json.get("points").context("points")?;
-            let points: Vec<Written> = serde_json::from_value(points.clone())?;
+            let points: Vec<Told> = serde_json::from_value(points.clone())?;
             let points = points.into_iter().map(|(labels, points)| {
-                // JSON has no NaN.
                 (labels, points.into_iter().map(|(t, value)| (t, value.unwrap_or(f64::NAN))).collect())
             });
             Ok(Self {
@@ -59,9 +61,6 @@ impl Measured {
         all.iter().map(one).collect()
     }
 }
-
-/// A series as it is written: labels, and values that may be NaN.
-type Written = (Vec<(String, String)>, Vec<(i64, Option<f64>)>);
 
 /// An answer of ours as points.
 pub fn points(value: &Value) -> Result<Points> {
