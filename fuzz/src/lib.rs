@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, reason = "a panic is how a target says that a promise is broken")]
 
+mod attribution;
 mod mutate;
 mod query;
 mod store;
@@ -34,6 +35,8 @@ pub static TARGETS: &[Target] = &[
     Target { name: "block-file", run: store::block_file, seeds: store::block_files },
     Target { name: "file-index", run: store::file_index, seeds: store::file_indexes },
     Target { name: "promql-parse", run: query::parse, seeds: query::queries },
+    Target { name: "cgroup-path", run: attribution::cgroup_path, seeds: attribution::cgroup_paths },
+    Target { name: "container-file", run: attribution::container_file, seeds: attribution::container_files },
     Target { name: "promql-evaluate", run: query::evaluate, seeds: query::queries },
 ];
 

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::api::prometheus::Facts;
 use crate::api::{self, Check, Health, HttpStats, Prometheus, Receiver};
-use crate::attribute::{Directory, Mounts};
+use crate::attribute::{Directory, Mounts, Namer, OwnTree};
 use crate::bpf::{self, Family as Programs, HierarchyTags, Kernel, privileges};
 use crate::config::{Config, KernelConfig};
 use crate::doctor;
@@ -119,6 +119,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let pipeline = Pipeline::new(Parts {
         drains,
         directory: Directory::new(&config.attribution),
+        namer: Namer::new(&config.attribution.host_root),
+        own: OwnTree::of(&mounts),
         mounts,
         latest: Arc::clone(&latest),
         sources: sources(&pulse, (&http, &queries, &pushes), &db, queue),

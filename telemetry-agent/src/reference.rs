@@ -17,8 +17,9 @@ Families of owners have one series for each owner, and the sum over owners is th
 
 | owner | labels |
 |---|---|
-| a container of a pod | `pod_uid`, `container_id`; `namespace`, `pod` and `container` are empty until their names are known |
-| a pod's own cgroup | `pod_uid` |
+| a container of a pod | `namespace`, `pod`, `container` |
+| a pod's own: its cgroup, its sandbox, its runtime's helpers | `namespace`, `pod` |
+| a container or pod whose names did not come in time | `pod_uid`, `container_id`, and no names |
 | a container outside any pod | `container_id` |
 | anything else | `unit`: the innermost `.service` or `.slice` of the cgroup's path, else the whole path; `/` is the root cgroup |
 | kernel threads, and work that no cgroup was charged for | `unit=\"kernel\"` |

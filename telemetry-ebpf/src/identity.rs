@@ -91,6 +91,8 @@ abi! {
         pub hierarchy: u32,
         /// The cgroup's id.
         pub id: u64,
+        /// `CLOCK_MONOTONIC` when it came or went.
+        pub at_ns: u64,
         /// Length of the path.
         pub path_bytes: u32,
         /// Zero.

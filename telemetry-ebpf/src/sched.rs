@@ -16,7 +16,7 @@ pub const fn place(node: u32, cache: u32) -> u32 {
 }
 
 abi! {
-    /// What one owner's tasks did on one CPU. Indexed `cpu * slots + slot`; written with interrupts off.
+    /// What one owner's tasks did on one CPU. Indexed `cpu * slots + slot`; written with interrupts off, but for `execs`.
     pub struct SchedCell {
         /// Time on the CPU.
         pub oncpu_ns: u64,
@@ -32,6 +32,8 @@ abi! {
         pub system_ns: u64,
         /// Moves between CPUs, by the widest border crossed.
         pub migrations: [u64; 3],
+        /// Programs executed. Written with interrupts on, by atomic additions.
+        pub execs: u64,
         /// Waits by length: one for every stay on a CPU.
         pub waits: [u32; BINS],
     }

@@ -20,7 +20,7 @@ pub use histogram::{Histogram, Layout};
 pub use labels::{Label, Labels};
 pub use matcher::{MatchOp, Matcher};
 pub use native::{Buckets, NativeHistogram, ResetHint};
-pub use snapshot::{Family, Series, Snapshot, Value};
+pub use snapshot::{Family, LateOwner, Series, Snapshot, Value};
 
 /// Nanoseconds in a second: the kernel counts the former, metrics speak the latter.
 pub const NANOS_PER_SECOND: f64 = 1e9;

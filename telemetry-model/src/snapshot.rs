@@ -32,6 +32,20 @@ pub struct Series {
     pub value: Value,
     /// When it began to count, where it counts.
     pub created: Option<Timestamp>,
+    /// Whose it is, where the owner's names were not known when it began.
+    pub late: Option<Arc<LateOwner>>,
+}
+
+/// An owner that was exposed before its names were known. What is stored under its number is read under the labels
+/// that are known last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateOwner {
+    /// Unique in one run of the agent.
+    pub number: u64,
+    /// Its labels, which are part of the series': without names until it is bound.
+    pub labels: Labels,
+    /// Whether the labels are final.
+    pub is_bound: bool,
 }
 
 /// A value as the formats know it.
@@ -85,6 +99,6 @@ impl Series {
     /// A gauge, or a counter whose beginning is the agent's.
     #[must_use]
     pub fn number(labels: Labels, value: f64) -> Self {
-        Self { labels, value: Value::Number(value), created: None }
+        Self { labels, value: Value::Number(value), created: None, late: None }
     }
 }

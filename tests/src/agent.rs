@@ -32,6 +32,8 @@ pub struct Settings {
     pub kernel: Vec<String>,
     /// Lines of its `[attribution]` table.
     pub attribution: Vec<String>,
+    /// A command that becomes the agent: its words go before the agent's. Empty: the agent itself.
+    pub through: Vec<String>,
 }
 
 /// A running agent. Killed when dropped.
@@ -58,7 +60,12 @@ pub struct Outcome {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { tick: Duration::from_millis(100), kernel: Vec::new(), attribution: Vec::new() }
+        Self {
+            tick: Duration::from_millis(100),
+            kernel: Vec::new(),
+            attribution: Vec::new(),
+            through: Vec::new(),
+        }
     }
 }
 
@@ -87,6 +94,13 @@ impl Settings {
     #[must_use]
     pub fn attribution(mut self, line: &str) -> Self {
         self.attribution.push(line.to_owned());
+        self
+    }
+
+    /// By way of a command that becomes the agent.
+    #[must_use]
+    pub fn through(mut self, words: &[&str]) -> Self {
+        self.through = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -128,7 +142,14 @@ impl Settings {
     fn command(&self, dir: &Path, address: SocketAddr) -> Result<Command> {
         let config = dir.join("telemetry.toml");
         fs::write(&config, self.toml(dir)).with_context(|| format!("write {}", config.display()))?;
-        let mut command = Command::new(binary()?);
+        let mut command = match self.through.split_first() {
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(binary()?);
+                command
+            }
+            None => Command::new(binary()?),
+        };
         command.arg("run").arg("--config").arg(&config).arg("--listen").arg(address.to_string());
         capture(&mut command, dir)?;
         Ok(command)
@@ -321,6 +342,14 @@ pub fn binary() -> Result<PathBuf> {
     candidates.iter().map(|dir| dir.join("telemetry-agent")).find(|path| path.is_file()).with_context(|| {
         format!("no telemetry-agent in {}: build it, or set TELEMETRY_AGENT", target.display())
     })
+}
+
+/// Whether the agent is a debug build: larger and several times slower. The promises are for the product.
+///
+/// # Errors
+/// If there is none.
+pub fn is_unoptimised() -> Result<bool> {
+    Ok(binary()?.components().any(|component| component.as_os_str() == "debug"))
 }
 
 fn capture(command: &mut Command, dir: &Path) -> Result<()> {

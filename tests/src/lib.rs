@@ -13,6 +13,7 @@ pub mod host;
 pub mod http;
 pub mod loopdev;
 pub mod netns;
+pub mod node;
 pub mod own;
 pub mod page;
 pub mod peer;

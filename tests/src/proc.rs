@@ -235,3 +235,11 @@ pub fn read(path: impl AsRef<Path>) -> Result<String> {
 fn numbers(text: &str) -> Vec<f64> {
     text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
+
+/// Bytes that this process has allocated and not freed, over all of the allocator's arenas.
+#[must_use]
+pub fn heap_bytes() -> usize {
+    // SAFETY: takes nothing and only reads the allocator's own counts, under its locks.
+    let counts = unsafe { libc::mallinfo2() };
+    counts.uordblks + counts.hblkhd
+}

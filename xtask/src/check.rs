@@ -33,6 +33,10 @@ pub fn static_checks(results: &mut Results, toolchain: &Toolchain) {
     shown("format", &mut cargo(&["fmt", "--all", "--check"]));
     let lints = ["--", "--deny", "warnings"];
     shown("clippy, host", cargo(&["clippy", "--quiet", "--workspace", "--all-targets"]).args(lints));
+    let podlet = ["clippy", "--quiet", "--package", "telemetry-podlet", "--features", "cri"];
+    if shell::find_program("protoc").is_some() {
+        shown("clippy, podlet", cargo(&podlet).args(lints));
+    }
     let mut docs = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
     shown("documentation", docs.env("RUSTDOCFLAGS", "--deny warnings"));
     results.step("tidy", tidy::tidy);

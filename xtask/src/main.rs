@@ -13,6 +13,7 @@ mod bench;
 mod bless;
 mod build_ebpf;
 mod check;
+mod cluster;
 mod fuzz;
 mod kernel;
 mod promqltest;
@@ -79,6 +80,11 @@ enum Task {
         #[arg(long)]
         refresh: bool,
     },
+    /// A node without Kubernetes, on which real pods run: what the cluster suite needs
+    Cluster {
+        #[command(subcommand)]
+        action: cluster::Action,
+    },
     /// Every decoder and the query language by libFuzzer, with the address sanitizer
     Fuzz(fuzz::Options),
     /// Simulated crashes of the store by the hundred thousand; a seed plays a failure again
@@ -104,6 +110,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::command(),
         Task::Bless => bless::bless(),
         Task::Kernel { versions, refresh } => kernel::kernel(&versions, refresh.into()),
+        Task::Cluster { action } => cluster::cluster(&action),
         Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Soak(options) => soak::soak(&options),
         Task::Bench { name } => bench::bench(name.as_deref()),

@@ -200,7 +200,10 @@ pub fn apt_get(args: &[&str]) -> Command {
 }
 
 /// `apt-get update`, at most once a process.
-fn update_lists() -> Result<()> {
+///
+/// # Errors
+/// When apt cannot be run.
+pub fn update_lists() -> Result<()> {
     static DONE: OnceLock<()> = OnceLock::new();
     if DONE.get().is_none() {
         say("apt-get update");

@@ -6,7 +6,7 @@ use crate::build_ebpf::{self, EbpfFeatures};
 use crate::cargo::{self, Target, cargo_for_tests};
 use crate::kernel::{self, Refresh};
 use crate::results::Results;
-use crate::{check, setup, toolchain};
+use crate::{check, cluster, setup, toolchain};
 
 /// Kernels that every change is tried on: the oldest that Debian supports, and the newest long-term one.
 const MATRIX: [&str; 2] = ["6.1", "6.12"];
@@ -39,6 +39,7 @@ pub fn test() -> Result<()> {
     } else {
         results.skip("kernel suite", "needs root");
     }
+    cluster::run_suite(&mut results)?;
     match kernel::prepare(&MATRIX, Refresh::No) {
         Ok(matrix) => matrix.run(&mut results)?,
         Err(error) => results.skip("kernel matrix", &one_line(&error)),
@@ -46,10 +47,13 @@ pub fn test() -> Result<()> {
     results.finish()
 }
 
-/// Everything but the kernel suite, which counts for the whole machine and so runs alone, later.
+/// Everything but the suites that count for the whole machine and so run alone, later.
 fn unprivileged(targets: &[Target]) -> Vec<&str> {
     let mut args = vec!["test", "--workspace", "--no-fail-fast", "--lib", "--bins"];
-    for target in targets.iter().filter(|target| target.kind == "test" && target.name != kernel::SUITE) {
+    for target in targets.iter().filter(|target| target.kind == "test") {
+        if [kernel::SUITE, cluster::SUITE].contains(&target.name.as_str()) {
+            continue;
+        }
         args.extend(["--test", &target.name]);
     }
     args
@@ -71,9 +75,17 @@ mod tests {
     fn the_kernel_suite_runs_apart_from_all_others() {
         let target =
             |name: &str, kind: &str| Target { package: "p".into(), name: name.into(), kind: kind.into() };
-        let targets = [target("kernel", "test"), target("e2e", "test"), target("bench-kernel", "bin")];
+        let targets = [
+            target("kernel", "test"),
+            target("cluster", "test"),
+            target("e2e", "test"),
+            target("bench-kernel", "bin"),
+        ];
         let args = unprivileged(&targets);
         assert_eq!(args.last(), Some(&"e2e"));
-        assert!(!args.contains(&"kernel") && !args.contains(&"bench-kernel"), "{args:?}");
+        assert!(
+            !args.contains(&"kernel") && !args.contains(&"cluster") && !args.contains(&"bench-kernel"),
+            "{args:?}"
+        );
     }
 }

@@ -178,7 +178,7 @@ impl HttpStats {
             ]);
             requests.push(self.counter(labels.clone(), answers.count));
             let value = Value::Histogram(Arc::new(answers.durations.clone()));
-            durations.push(Series { labels, value, created: Some(self.created) });
+            durations.push(Series { labels, value, created: Some(self.created), late: None });
         }
         let closed = Closed::ALL.iter().zip(&self.closed).map(|(reason, count)| {
             self.counter(Labels::fixed(&[("reason", reason.reason())]), count.load(Relaxed))
@@ -201,7 +201,12 @@ impl HttpStats {
     }
 
     fn counter(&self, labels: Labels, count: u64) -> Series {
-        Series { labels, value: Value::Number(telemetry_model::float(count)), created: Some(self.created) }
+        Series {
+            labels,
+            value: Value::Number(telemetry_model::float(count)),
+            created: Some(self.created),
+            late: None,
+        }
     }
 
     pub(super) fn answered(&self, handler: Handler, code: u16, took: Duration) {

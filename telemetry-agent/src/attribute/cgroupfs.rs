@@ -132,6 +132,12 @@ impl Mount {
         Ok(())
     }
 
+    /// Whether it shows everything below our cgroup namespace's root, and not a part that somebody mounted.
+    #[must_use]
+    pub fn shows_all(&self) -> bool {
+        self.prefix.is_empty()
+    }
+
     /// A version 1 hierarchy whose number `/proc/cgroups` did not tell must not pass for number 0, which is version 2.
     fn is_numbered(&self) -> bool {
         (self.id == 0) == (self.hierarchy == Hierarchy::Unified)

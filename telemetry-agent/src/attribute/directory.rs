@@ -3,15 +3,23 @@
 //! The pipeline tells births and deaths as the kernel announces them, has the tree walked at the start and whenever
 //! an id is unknown, and asks for owners. Several cgroups can have one owner: nested groups, the two or three
 //! hierarchies of a hybrid host, a unit that was restarted. The owner lives as long as the directory remembers any
-//! of them. Time comes in as a parameter. Does no I/O and knows no metric but its own counters.
+//! of them. An owner that a path tells may have names too (`naming`): counts then go to the owner of that name. Time
+//! comes in as a parameter. Does no I/O and knows no metric but its own counters.
 
-use std::collections::{BTreeMap, HashMap};
+mod naming;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use telemetry_model::{CgroupKey, Family, Labels, OwnerKey};
+use telemetry_model::{CgroupKey, Labels, LateOwner, OwnerKey};
 
 use super::cgroupfs::{Error, Walked};
-use super::{Config, Owner, metrics};
+use super::owner::Found;
+use super::{Config, Owner};
+
+use naming::Pod;
+pub use naming::{Details, Refused, Renamed, Wanted};
 
 /// An owner's number: never given twice in one run, so that a count can never slip to another owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,8 +32,16 @@ pub struct Stats {
     pub cgroups: usize,
     /// Ended cgroups that still resolve.
     pub tombstones: usize,
-    /// Owners with at least one of either; the four fixed ones are not counted.
+    /// Owners by path with at least one of either; the four fixed ones are not counted.
     pub owners: usize,
+    /// Living cgroups below a container's own, which count as that container.
+    pub nested: usize,
+    /// Containers and pods whose names are not known, living or remembered.
+    pub unnamed: usize,
+    /// Owners that were exposed without names, because none came in time.
+    pub exposed_unnamed_total: u64,
+    /// Those of them whose names came later.
+    pub late_bound_total: u64,
     /// New cgroups not remembered, because `paths_max` living ones were known.
     pub limited_paths_total: u64,
     /// Tombstones given up before their time: beyond `tombstones_max`, or to make room for a living cgroup.
@@ -55,8 +71,16 @@ pub struct Directory {
     cgroups: HashMap<CgroupKey, Cgroup>,
     /// By time of death: the first is the oldest.
     graves: BTreeMap<GraveKey, Grave>,
-    owners: HashMap<OwnerId, Named>,
+    owners: HashMap<OwnerId, Known>,
     ids: HashMap<Owner, OwnerId>,
+    /// By UID: names of pods of which any container's are known.
+    pods: HashMap<String, Pod>,
+    /// Owners whose names are still waited for.
+    waiting: BTreeSet<OwnerId>,
+    /// Containers that nobody has looked for yet.
+    unread: Vec<OwnerId>,
+    /// Owners whose series have to move.
+    renamed: Vec<Renamed>,
     /// Owners without a cgroup since the last [`Directory::expire`].
     gone: Vec<OwnerId>,
     unresolved: Labels,
@@ -71,9 +95,11 @@ type GraveKey = (Instant, u64);
 /// A cgroup that is remembered.
 #[derive(Debug)]
 struct Cgroup {
+    /// By its path.
     owner: OwnerId,
     /// The newest walk that saw it.
     walk: u64,
+    is_nested: bool,
     /// Where its tombstone stands, if it has ended.
     grave: Option<GraveKey>,
 }
@@ -87,11 +113,21 @@ struct Grave {
 
 /// An owner and what keeps it.
 #[derive(Debug)]
-struct Named {
+struct Known {
     owner: Owner,
     labels: Labels,
-    /// Living cgroups and graves that mean it.
+    /// Living cgroups and graves that mean it; of a named one, the owners by path that have the name.
     references: usize,
+    /// Whose its counts are, once its names are known.
+    name: Option<OwnerId>,
+    /// When the first cgroup of it was born, as far as the kernel's event told.
+    born: Option<Instant>,
+    /// Since when its names are waited for; none where there are none to wait for any more.
+    waits_since: Option<Instant>,
+    /// What is known beside names: of a named one that of its newest container, of one by path what the path said.
+    details: Option<Arc<Details>>,
+    /// Where it was exposed without names.
+    late: Option<Arc<LateOwner>>,
 }
 
 // === impl OwnerId ===
@@ -114,7 +150,7 @@ impl Directory {
     /// An empty one: it knows the kernel, the overflow, the unresolved and the root.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let Config { cgroup_root: _, tombstone, tombstones_max, paths_max } = config;
+        let Config { cgroup_root: _, host_root: _, tombstone, tombstones_max, paths_max } = config;
         let mut directory = Self {
             tombstone: *tombstone,
             tombstones_max: *tombstones_max,
@@ -123,6 +159,10 @@ impl Directory {
             graves: BTreeMap::new(),
             owners: HashMap::new(),
             ids: HashMap::new(),
+            pods: HashMap::new(),
+            waiting: BTreeSet::new(),
+            unread: Vec::new(),
+            renamed: Vec::new(),
             gone: Vec::new(),
             unresolved: Owner::Unresolved.labels(),
             next_owner: OwnerId::FIRST_FREE,
@@ -140,9 +180,9 @@ impl Directory {
         directory
     }
 
-    /// A cgroup exists: the kernel said so. Known ones stay as they are; a renamed one changes its owner.
-    pub fn born(&mut self, key: CgroupKey, path: &[u8], now: Instant) {
-        self.remember(key, path, now);
+    /// A cgroup exists since `born`: the kernel said so. Known ones stay as they are; a renamed one changes its owner.
+    pub fn born(&mut self, key: CgroupKey, path: &[u8], born: Instant, now: Instant) {
+        self.remember(key, path, Some(born), now);
     }
 
     /// A cgroup has ended: the kernel said so. It resolves until its tombstone goes.
@@ -157,7 +197,7 @@ impl Directory {
             OwnerKey::Kernel => Some(OwnerId::KERNEL),
             OwnerKey::Overflow => Some(OwnerId::OVERFLOW),
             OwnerKey::Cgroup(key) if key.is_root() => Some(OwnerId::ROOT),
-            OwnerKey::Cgroup(key) => self.cgroups.get(&key).map(|cgroup| cgroup.owner),
+            OwnerKey::Cgroup(key) => self.cgroups.get(&key).map(|cgroup| self.by_name(cgroup.owner)),
         }
     }
 
@@ -181,13 +221,13 @@ impl Directory {
     /// The labels of an owner; those of the unresolved for one that has expired.
     #[must_use]
     pub fn labels(&self, id: OwnerId) -> &Labels {
-        self.owners.get(&id).map_or(&self.unresolved, |named| &named.labels)
+        self.owners.get(&id).map_or(&self.unresolved, |known| &known.labels)
     }
 
     /// The owner behind a number, unless it has expired.
     #[must_use]
     pub fn owner(&self, id: OwnerId) -> Option<&Owner> {
-        self.owners.get(&id).map(|named| &named.owner)
+        self.owners.get(&id).map(|known| &known.owner)
     }
 
     /// Lets tombstones go that are over their time or over their number, and tells the owners that went with them.
@@ -219,7 +259,7 @@ impl Directory {
         self.stats.walks_total += 1;
         let this_walk = self.stats.walks_total;
         let result = walk(self.paths_max, &mut |key, path| {
-            let is_new = self.remember(key, path, now);
+            let is_new = self.remember(key, path, None, now);
             self.stats.repaired_births_total += u64::from(is_new && !is_first);
             if let Some(cgroup) = self.cgroups.get_mut(&key) {
                 cgroup.walk = this_walk;
@@ -237,31 +277,35 @@ impl Directory {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let ended = self.cgroups.values().filter(|cgroup| cgroup.grave.is_some()).count();
-        let fixed = self.owners.keys().filter(|id| id.0 < OwnerId::FIRST_FREE).count();
+        let is_nested = |cgroup: &&Cgroup| cgroup.grave.is_none() && cgroup.is_nested;
+        let is_by_path = |(id, known): &(&OwnerId, &Known)| {
+            id.0 >= OwnerId::FIRST_FREE && !matches!(known.owner, Owner::Named(_))
+        };
+        let is_unnamed = |known: &&Known| {
+            matches!(&known.owner, Owner::Container { pod_uid, .. } if !pod_uid.is_empty())
+                && known.name.is_none()
+        };
         Stats {
             cgroups: self.cgroups.len() - ended,
             tombstones: ended,
-            owners: self.owners.len() - fixed,
+            owners: self.owners.iter().filter(is_by_path).count(),
+            nested: self.cgroups.values().filter(is_nested).count(),
+            unnamed: self.owners.values().filter(is_unnamed).count(),
             ..self.stats
         }
     }
 
-    /// The directory's own metrics.
-    #[must_use]
-    pub fn families(&self) -> Vec<Family> {
-        metrics::families(&self.stats())
-    }
-
     /// Whether the cgroup was not known as living before.
-    fn remember(&mut self, key: CgroupKey, path: &[u8], now: Instant) -> bool {
-        let owner = Owner::of_path(path);
+    fn remember(&mut self, key: CgroupKey, path: &[u8], born: Option<Instant>, now: Instant) -> bool {
+        let Found { owner, qos, runtime, is_nested } = Found::of_path(path);
+        let details = || Details { qos, runtime, ..Details::default() };
         if let Some(cgroup) = self.cgroups.get(&key) {
             let (before, grave) = (cgroup.owner, cgroup.grave);
             if self.ids.get(&owner) == Some(&before) {
                 if let Some(grave) = grave {
                     // The reference passes from the grave back to the cgroup.
                     self.graves.remove(&grave);
-                    self.cgroups.insert(key, Cgroup { owner: before, walk: 0, grave: None });
+                    self.cgroups.insert(key, Cgroup { owner: before, walk: 0, is_nested, grave: None });
                 }
                 return grave.is_some();
             }
@@ -270,8 +314,8 @@ impl Directory {
                 Some(grave) => grave.key = None,
                 None => drop(self.dig(Grave { owner: before, key: None }, now)),
             }
-            let owner = self.reference(owner);
-            self.cgroups.insert(key, Cgroup { owner, walk: 0, grave: None });
+            let owner = self.reference(owner, details, born, now);
+            self.cgroups.insert(key, Cgroup { owner, walk: 0, is_nested, grave: None });
             return grave.is_some();
         }
         while self.cgroups.len() >= self.paths_max {
@@ -281,8 +325,8 @@ impl Directory {
             }
             self.stats.limited_tombstones_total += 1;
         }
-        let owner = self.reference(owner);
-        self.cgroups.insert(key, Cgroup { owner, walk: 0, grave: None });
+        let owner = self.reference(owner, details, born, now);
+        self.cgroups.insert(key, Cgroup { owner, walk: 0, is_nested, grave: None });
         true
     }
 
@@ -332,35 +376,54 @@ impl Directory {
         true
     }
 
-    fn reference(&mut self, owner: Owner) -> OwnerId {
+    /// The owner by path, with one reference more; new ones begin to wait for their names.
+    fn reference(
+        &mut self,
+        owner: Owner,
+        details: impl FnOnce() -> Details,
+        born: Option<Instant>,
+        now: Instant,
+    ) -> OwnerId {
         if let Some(&id) = self.ids.get(&owner)
-            && let Some(named) = self.owners.get_mut(&id)
+            && let Some(known) = self.owners.get_mut(&id)
         {
-            named.references += 1;
+            known.references += 1;
             return id;
         }
         let id = OwnerId(self.next_owner);
         self.next_owner += 1;
         self.enter(id, owner);
+        self.wait_for_names(id, details, born, now);
         id
     }
 
     fn enter(&mut self, id: OwnerId, owner: Owner) {
         self.ids.insert(owner.clone(), id);
-        self.owners.insert(id, Named { labels: owner.labels(), owner, references: 1 });
+        let known = Known {
+            labels: owner.labels(),
+            owner,
+            references: 1,
+            name: None,
+            born: None,
+            waits_since: None,
+            details: None,
+            late: None,
+        };
+        self.owners.insert(id, known);
     }
 
     fn release(&mut self, id: OwnerId) {
-        let Some(named) = self.owners.get_mut(&id) else {
+        let Some(known) = self.owners.get_mut(&id) else {
             debug_assert!(false, "a reference to an owner that is not there");
             return;
         };
-        named.references -= 1;
-        if named.references == 0
-            && let Some(named) = self.owners.remove(&id)
+        known.references -= 1;
+        if known.references == 0
+            && let Some(known) = self.owners.remove(&id)
         {
-            self.ids.remove(&named.owner);
+            self.ids.remove(&known.owner);
             self.gone.push(id);
+            self.forget_name(id, &known);
         }
     }
 }

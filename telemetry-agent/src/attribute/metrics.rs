@@ -1,8 +1,11 @@
-//! What attribution says of itself.
+//! What attribution says of itself, and of the containers and pods that it knows.
 
-use telemetry_model::{Desc, Family, Kind, Labels, Scope, Series, Unit, float};
+use std::sync::Arc;
 
-use super::Stats;
+use telemetry_model::{Desc, Family, Kind, Label, Labels, Scope, Series, Unit, Value, float};
+
+use super::directory::Details;
+use super::{Directory, Namer, Names, Stats};
 
 /// Everything attribution can say.
 pub static METRICS: &[&Desc] = &[
@@ -15,6 +18,14 @@ pub static METRICS: &[&Desc] = &[
     &WALK_LEFT_OUT,
     &WALK_REPAIRS,
     &UNRESOLVED,
+    &NESTED,
+    &UNNAMED,
+    &EXPOSED_UNNAMED,
+    &LATE_BOUND,
+    &BUNDLES,
+    &LATENCY,
+    &CONTAINER_INFO,
+    &POD_INFO,
 ];
 
 static CGROUPS: Desc = gauge(
@@ -64,8 +75,106 @@ static UNRESOLVED: Desc = counter(
     "Counts booked on the unresolved owner, because their cgroup was gone unseen or the directory was full.",
 );
 
-/// The families of one reading.
-pub(super) fn families(stats: &Stats) -> Vec<Family> {
+static NESTED: Desc = gauge(
+    "telemetry_agent_attribution_nested_cgroups",
+    "Living cgroups below a container's own, whose counts are the container's.",
+);
+static UNNAMED: Desc = gauge(
+    "telemetry_agent_attribution_unnamed",
+    "Containers and pods, living or remembered, whose names are not known.",
+);
+static EXPOSED_UNNAMED: Desc = counter(
+    "telemetry_agent_attribution_exposed_unnamed_total",
+    &[],
+    "1",
+    "Containers and pods that were exposed by their ids, because no names came in time.",
+);
+static LATE_BOUND: Desc = counter(
+    "telemetry_agent_attribution_late_bound_total",
+    &[],
+    "1",
+    "Containers and pods whose names came after they were exposed by their ids.",
+);
+static BUNDLES: Desc = counter(
+    "telemetry_agent_attribution_bundle_reads_total",
+    &["result"],
+    "7: result=named|absent|unreadable|too_large|malformed|no_pod|other_pod",
+    "Tries to read the file that a container was started from; all but named leave its names unknown.",
+);
+static LATENCY: Desc = Desc {
+    name: "telemetry_agent_attribution_latency_seconds",
+    kind: Kind::Histogram,
+    unit: Unit::Seconds,
+    help: "Time from the creation of a container's cgroup to its names, of those that were created while the agent ran.",
+    scope: Scope::Agent,
+    labels: &[],
+    bound: "1",
+    source: "cgroup_mkdir, the container's file",
+};
+static CONTAINER_INFO: Desc = Desc {
+    name: "kernel_container_info",
+    kind: Kind::Info,
+    unit: Unit::None,
+    help: "Identity of a container, for joins: of several containers of one name the newest.",
+    scope: Scope::Node,
+    labels: &["namespace", "pod", "container", "container_id", "pod_uid", "image", "qos"],
+    bound: "containers",
+    source: "cgroup_mkdir, the container's file",
+};
+static POD_INFO: Desc = Desc {
+    name: "kernel_pod_info",
+    kind: Kind::Info,
+    unit: Unit::None,
+    help: "Identity of a pod, for joins: of several pods of one name the newest.",
+    scope: Scope::Node,
+    labels: &["namespace", "pod", "pod_uid", "qos"],
+    bound: "pods",
+    source: "cgroup_mkdir, a container's file",
+};
+
+/// Everything that is told of one moment.
+#[must_use]
+pub fn families(directory: &Directory, namer: &Namer) -> Vec<Family> {
+    let mut families = counts(&directory.stats());
+    let result = |word: &'static str| Labels::fixed(&[("result", word)]);
+    let reads = namer.counts().map(|(outcome, count)| Series::number(result(outcome.word()), float(count)));
+    families.push(one(&BUNDLES, reads.collect()));
+    let latency = Value::Histogram(Arc::clone(namer.latency()));
+    families.push(one(&LATENCY, vec![Series { value: latency, ..Series::number(Labels::none(), 0.0) }]));
+    let (pods, containers): (Vec<_>, Vec<_>) =
+        directory.named().partition(|(names, _)| names.container.is_empty());
+    let info = |all: Vec<(&Names, &Details)>, labels: fn(&Names, &Details) -> Labels| {
+        all.into_iter().map(|(names, details)| Series::number(labels(names, details), 1.0)).collect()
+    };
+    families.push(one(&CONTAINER_INFO, info(containers, container_labels)));
+    families.push(one(&POD_INFO, info(pods, pod_labels)));
+    families
+}
+
+fn container_labels(names: &Names, details: &Details) -> Labels {
+    let Details { pod_uid, container_id, image, qos, runtime: _ } = details;
+    Labels::new(vec![
+        Label::new("namespace", names.namespace.to_string()),
+        Label::new("pod", names.pod.to_string()),
+        Label::new("container", names.container.to_string()),
+        Label::new("container_id", container_id.clone()),
+        Label::new("pod_uid", pod_uid.clone()),
+        Label::new("image", image.clone()),
+        Label::new("qos", *qos),
+    ])
+}
+
+fn pod_labels(names: &Names, details: &Details) -> Labels {
+    Labels::new(vec![
+        Label::new("namespace", names.namespace.to_string()),
+        Label::new("pod", names.pod.to_string()),
+        Label::new("pod_uid", details.pod_uid.clone()),
+        Label::new("qos", details.qos),
+    ])
+}
+
+/// The directory's own counts.
+fn counts(stats: &Stats) -> Vec<Family> {
     let none = |desc, value| one(desc, vec![Series::number(Labels::none(), value)]);
     let pair = |desc, name, values: [(&'static str, u64); 2]| {
         let series = |(value, count)| Series::number(Labels::fixed(&[(name, value)]), float(count));
@@ -93,6 +202,10 @@ pub(super) fn families(stats: &Stats) -> Vec<Family> {
             "reason",
             [("gone", stats.unresolved_gone_total), ("limit", stats.unresolved_limit_total)],
         ),
+        none(&NESTED, size(stats.nested)),
+        none(&UNNAMED, size(stats.unnamed)),
+        none(&EXPOSED_UNNAMED, float(stats.exposed_unnamed_total)),
+        none(&LATE_BOUND, float(stats.late_bound_total)),
     ]
 }
 
@@ -130,19 +243,40 @@ const fn counter(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use telemetry_model::{CgroupKey, Hierarchy};
+
     use super::*;
+    use crate::attribute::Config;
+    use crate::attribute::bundle::Bundle;
 
     #[test]
     fn every_declared_metric_is_told_with_its_declared_labels() {
-        let families = families(&Stats::default());
+        let now = Instant::now();
+        let mut directory = Directory::new(&Config::default());
+        let pod = "/kubepods/burstable/pod8a1b2c3d-0000-4000-8000-000000000001";
+        for (id, path) in [(7, pod.to_owned()), (8, format!("{pod}/{}", "a".repeat(64)))] {
+            let key = CgroupKey { hierarchy: Hierarchy::Unified, id };
+            directory.born(key, path.as_bytes(), now, now);
+        }
+        let names = Names { namespace: "shop".into(), pod: "web".into(), container: "php".into() };
+        let bundle = Bundle { names, pod_uid: String::new(), image: String::new() };
+        for owner in directory.take_unread() {
+            directory.name(owner, &bundle).unwrap();
+        }
+        let families = families(&directory, &Namer::new(""));
         let told: Vec<_> = families.iter().map(|family| family.desc.name).collect();
         let declared: Vec<_> = METRICS.iter().map(|desc| desc.name).collect();
         assert_eq!(told, declared);
         for family in families {
             assert!(!family.series.is_empty(), "{}", family.desc.name);
             for series in &family.series {
-                let names: Vec<_> = series.labels.iter().map(|label| label.name.as_ref()).collect();
-                assert_eq!(names, family.desc.labels, "{}", family.desc.name);
+                let mut names: Vec<_> = series.labels.iter().map(|label| label.name.as_ref()).collect();
+                let mut declared = family.desc.labels.to_vec();
+                names.sort_unstable();
+                declared.sort_unstable();
+                assert_eq!(names, declared, "{}", family.desc.name);
             }
         }
     }

@@ -1,12 +1,14 @@
 //! Whose a count is, and the labels that say so.
 //!
-//! An owner comes from a cgroup path alone; pod and container names are joined later by whoever knows them, and
-//! stand empty until then. Labels are written in full, because an absent label would be filled with the scraped
-//! target's own.
+//! An owner comes from a cgroup path alone; [`Owner::Named`] is what a container becomes when its names are known, and
+//! all containers of one name are one owner, so that a restart splits no counter. Labels are written in full, because an
+//! absent label would be filled with the scraped target's own.
+
+use std::sync::Arc;
 
 use telemetry_model::{Label, Labels, escape};
 
-use super::path::{self, Parsed};
+use super::path::{self, Parsed, Role};
 
 /// The value of `unit` for kernel threads and work that nobody is charged for.
 const UNIT_KERNEL: &str = "kernel";
@@ -22,10 +24,36 @@ pub const UNIT_BYTES_MAX: usize = 1024;
 /// Begins the checksum of a cut name: the escape never writes it, so a cut name equals no whole one.
 const CUT_MARK: &str = "%~";
 
+/// What a container is called in its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Names {
+    /// The pod's namespace.
+    pub namespace: Arc<str>,
+    /// The pod.
+    pub pod: Arc<str>,
+    /// The container; empty for what is the pod's own: its cgroup, its sandbox, its runtime's helpers.
+    pub container: Arc<str>,
+}
+
+/// What a cgroup's path says of whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The owner, as far as a path can tell.
+    pub owner: Owner,
+    /// Kubernetes' word for how a pod's resources are guaranteed; empty outside pods.
+    pub qos: &'static str,
+    /// The runtime, where the path tells it.
+    pub runtime: &'static str,
+    /// Whether the cgroup lies below its container's own.
+    pub is_nested: bool,
+}
+
 /// Whose work it was.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Owner {
-    /// A container. The container's id is empty for a pod's own cgroup, the pod's UID for a container outside pods.
+    /// A container by its names, or a pod's own.
+    Named(Names),
+    /// A container whose names are not known. The container's id is empty for a pod's own cgroup, the pod's UID for a container outside pods.
     Container {
         /// The pod's UID with `-`; a static pod's is 32 hex digits.
         pod_uid: String,
@@ -42,24 +70,37 @@ pub enum Owner {
     Unresolved,
 }
 
+// === impl Found ===
+
+impl Found {
+    /// Reads a path from the root of its hierarchy.
+    #[must_use]
+    pub fn of_path(path: &[u8]) -> Self {
+        let text = escape::printable(path);
+        let Parsed { pod_uid, container_id, role, qos, runtime } = path::parse(&text);
+        let owner = if pod_uid.is_empty() && container_id.is_empty() {
+            Owner::unit_of(&text)
+        } else {
+            Owner::Container { pod_uid: pod_uid.replace('_', "-"), container_id: container_id.to_owned() }
+        };
+        Self { owner, qos, runtime, is_nested: role == Role::Nested }
+    }
+}
+
 // === impl Owner ===
 
 impl Owner {
     /// The owner of a cgroup, by its path from the root of its hierarchy.
     #[must_use]
     pub fn of_path(path: &[u8]) -> Self {
-        let text = escape::printable(path);
-        let Parsed { pod_uid, container_id, role: _, qos: _, runtime: _ } = path::parse(&text);
-        if !(pod_uid.is_empty() && container_id.is_empty()) {
-            return Self::Container {
-                pod_uid: pod_uid.replace('_', "-"),
-                container_id: container_id.to_owned(),
-            };
-        }
+        Found::of_path(path).owner
+    }
+
+    fn unit_of(text: &str) -> Self {
         let unit = text.rsplit('/').find(|component| is_unit(component));
         Self::Unit(match unit {
             Some(unit) => bounded(unit),
-            None if text.starts_with('/') => bounded(&text),
+            None if text.starts_with('/') => bounded(text),
             // No hierarchy has such a path; without the slash it could spell `kernel`.
             None => bounded(&format!("/{text}")),
         })
@@ -68,14 +109,20 @@ impl Owner {
     /// The labels that every series of this owner carries.
     #[must_use]
     pub fn labels(&self) -> Labels {
-        let mut labels =
-            vec![Label::new("namespace", ""), Label::new("pod", ""), Label::new("container", "")];
+        let name = |name: &'static str, value: &str| Label::new(name, value.to_owned());
+        let mut labels = match self {
+            Self::Named(Names { namespace, pod, container }) => {
+                vec![name("namespace", namespace), name("pod", pod), name("container", container)]
+            }
+            _ => vec![Label::new("namespace", ""), Label::new("pod", ""), Label::new("container", "")],
+        };
         let mut add = |name: &'static str, value: &str| {
             if !value.is_empty() {
                 labels.push(Label::new(name, value.to_owned()));
             }
         };
         match self {
+            Self::Named(_) => {}
             Self::Container { pod_uid, container_id } => {
                 add("pod_uid", pod_uid);
                 add("container_id", container_id);
@@ -209,6 +256,8 @@ mod tests {
         labels(&both, &with(&[("pod_uid", UID), ("container_id", ID)]));
         let pod = Owner::Container { pod_uid: UID.to_owned(), container_id: String::new() };
         labels(&pod, &with(&[("pod_uid", UID)]));
+        let named = Names { namespace: "shop".into(), pod: "web-7c9".into(), container: "php".into() };
+        labels(&Owner::Named(named), &[("namespace", "shop"), ("pod", "web-7c9"), ("container", "php")]);
     }
 
     proptest! {

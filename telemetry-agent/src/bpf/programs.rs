@@ -61,6 +61,7 @@ static PROGRAMS: &[Program] = &[
     },
     tracepoint("hrtimer_expire_entry", Family::Scheduler),
     tracepoint("sched_migrate_task", Family::Scheduler),
+    tracepoint("sched_process_exec", Family::Scheduler),
     tracepoint("block_rq_complete", Family::Block),
     tracepoint("inet_sock_set_state", Family::Network),
     Program {

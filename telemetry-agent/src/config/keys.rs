@@ -104,6 +104,11 @@ pub(super) static KEYS: &[Key] = &[
         help: "Directory below which the host's cgroup hierarchies are mounted, for an agent in a container. Empty: wherever the mount table says.",
     },
     Key {
+        name: "attribution.host_root",
+        kind: Kind::PathOrEmpty,
+        help: "Directory below which the container runtimes' folders are (run/containerd and others), for an agent in a container. Empty: the root. Names of containers are read there.",
+    },
+    Key {
         name: "attribution.tombstone",
         kind: Kind::Duration(Duration::from_secs(1), Duration::from_secs(24 * 3600)),
         help: "How long an ended owner's last counts stay on the page. Longer than two scrape intervals, or a short life is never seen.",

@@ -44,7 +44,7 @@ pub fn snapshot(lines_min: usize) -> Snapshot {
             for value in values {
                 let labels = owner.and(&Labels::new(vec![Label::new(label, *value)]));
                 let raw = raw_value(owner_at * 7 + family_at);
-                series.push(Series { labels, value: Value::Number(desc.value_of(raw)), created });
+                series.push(Series { labels, value: Value::Number(desc.value_of(raw)), created, late: None });
             }
         }
         families.push(Family { desc, series });
@@ -52,7 +52,7 @@ pub fn snapshot(lines_min: usize) -> Snapshot {
     let histograms = owners.iter().enumerate().map(|(owner_at, owner)| {
         let mut histogram = Histogram::new(&LAYOUT);
         histogram.add((0..LAYOUT.bins()).map(|bin| raw_value(owner_at + bin) >> 20), 12.345_678_901);
-        Series { labels: owner.clone(), value: Value::Histogram(Arc::new(histogram)), created }
+        Series { labels: owner.clone(), value: Value::Histogram(Arc::new(histogram)), created, late: None }
     });
     families.push(Family { desc: &RUNQUEUE_LATENCY, series: histograms.collect() });
     Snapshot::new(Timestamp(1_700_000_060_123), families)

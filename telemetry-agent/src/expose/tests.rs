@@ -217,7 +217,7 @@ proptest! {
             histograms.push((labels, Arc::new(histogram)));
         }
         let waiting = histograms.iter().map(|(labels, histogram)| {
-            Series { labels: labels.clone(), value: Value::Histogram(Arc::clone(histogram)), created: None }
+            Series { labels: labels.clone(), value: Value::Histogram(Arc::clone(histogram)), created: None, late: None }
         }).collect();
         let families = vec![Family { desc: &HISTOGRAM, series: waiting }, Family { desc: &HOSTILE, series }];
         let snapshot = Snapshot::new(Timestamp::default(), families);

@@ -21,6 +21,7 @@ pub static METRICS: &[&Desc] = &[
     &ACTIVE,
     &UNRESOLVED_SECONDS,
     &UNRESOLVED_ROWS,
+    &FOREIGN,
     &super::audit::RATIO,
 ];
 
@@ -84,6 +85,15 @@ static UNRESOLVED_ROWS: Desc = desc(
     "Increments of any family of cgroups that nobody could name.",
 );
 
+static FOREIGN: Desc = desc(
+    "telemetry_agent_attribution_dropped_foreign_total",
+    Kind::Counter,
+    Unit::None,
+    &[],
+    "1",
+    "Increments that were dropped because their cgroup is of another node on this kernel.",
+);
+
 /// Microseconds to minutes.
 static LAYOUT: Layout = Layout { schema: 2, low_octave: -22, high_octave: 10 };
 
@@ -94,13 +104,21 @@ pub(super) struct Metrics {
     lag: Duration,
     unresolved_ns: u64,
     unresolved_rows: u64,
+    foreign_rows: u64,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
     pub(super) fn new(created: Timestamp) -> Self {
-        Self { created, drains: BTreeMap::new(), lag: Duration::ZERO, unresolved_ns: 0, unresolved_rows: 0 }
+        Self {
+            created,
+            drains: BTreeMap::new(),
+            lag: Duration::ZERO,
+            unresolved_ns: 0,
+            unresolved_rows: 0,
+            foreign_rows: 0,
+        }
     }
 
     pub(super) fn drained(&mut self, drained: &[Drained], lag: Duration) {
@@ -118,6 +136,10 @@ impl Metrics {
         }
     }
 
+    pub(super) fn foreign(&mut self) {
+        self.foreign_rows += 1;
+    }
+
     pub(super) fn families(&self, totals: &Totals) -> Vec<Family> {
         let by_family = |(family, count): (&'static str, u64)| {
             Series::number(Labels::new(vec![Label::new("family", family)]), float(count))
@@ -126,6 +148,7 @@ impl Metrics {
             labels: Labels::new(vec![Label::new("map_group", *signal)]),
             value: Value::Histogram(Arc::clone(histogram)),
             created: Some(self.created),
+            late: None,
         });
         let reason = || Labels::fixed(&[("reason", "gone")]);
         let one = |desc, series| Family { desc, series: vec![series] };
@@ -136,6 +159,7 @@ impl Metrics {
             Family { desc: &ACTIVE, series: totals.active().into_iter().map(by_family).collect() },
             one(&UNRESOLVED_SECONDS, Series::number(reason(), seconds(self.unresolved_ns))),
             one(&UNRESOLVED_ROWS, Series::number(reason(), float(self.unresolved_rows))),
+            one(&FOREIGN, Series::number(Labels::none(), float(self.foreign_rows))),
         ]
     }
 }

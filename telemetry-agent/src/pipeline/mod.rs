@@ -14,14 +14,14 @@ use std::time::{Duration, Instant, SystemTime};
 use telemetry_model::clock::Timestamp;
 use telemetry_model::{Batch, CgroupKey, Family, OwnerKey, Row, Snapshot};
 
-use crate::attribute::{Directory, Mounts, OwnerId};
+use crate::attribute::{self, Directory, Mounts, Namer, OwnTree, OwnerId};
 use crate::signal::{CgroupEvent, Drains};
 use crate::store::Latest;
 
 use audit::Audit;
 pub use metrics::METRICS;
 use metrics::Metrics;
-use series::Totals;
+use series::{OwnerView, Totals};
 
 /// Rows that may wait for a name: a tick's worth on a full node.
 const PENDING_MAX: usize = 65_536;
@@ -31,6 +31,9 @@ const NAMELESS_MAX: usize = 4096;
 const SERIES_MAX: usize = 100_000;
 /// Events taken in one go before the tick is looked at again.
 const EVENTS_AT_ONCE: usize = 4096;
+/// How long counts of a container wait for its names before they are shown under its ids. Names take milliseconds; a
+/// file that is not there after this may never be.
+const NAME_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whatever adds families of its own to every snapshot: the process, the HTTP side, the build.
 pub type Source = Box<dyn FnMut() -> Vec<Family> + Send>;
@@ -41,8 +44,12 @@ pub struct Parts {
     pub drains: Drains,
     /// Who is who.
     pub directory: Directory,
+    /// Who finds containers' names.
+    pub namer: Namer,
     /// Where cgroups are found.
     pub mounts: Mounts,
+    /// Which of them are this node's.
+    pub own: OwnTree,
     /// Where the values go.
     pub latest: Arc<Latest>,
     /// What else is said with every tick.
@@ -55,7 +62,7 @@ pub struct Pipeline {
     totals: Totals,
     metrics: Metrics,
     audit: Audit,
-    /// Rows whose cgroup had no name in the last tick.
+    /// Rows whose cgroup had no owner in the last tick, or whose owner waits for its names.
     pending: Vec<Row>,
     nameless: HashSet<CgroupKey>,
     nameless_order: VecDeque<CgroupKey>,
@@ -79,31 +86,44 @@ impl Pipeline {
             nameless_order: VecDeque::new(),
             events_lost: 0,
         };
-        pipeline.walk(Instant::now());
+        let now = Instant::now();
+        pipeline.walk(now);
+        // Every container that is there, each once: the first page shows nobody under its ids who has a name.
+        while pipeline.parts.namer.work(&mut pipeline.parts.directory, now) {}
         pipeline
     }
 
-    /// Waits for `at_most`, or less if cgroups come or go, and takes their names in.
+    /// Waits for `at_most`, or less if cgroups come or go or a name is looked for again, and takes their names in.
     pub fn learn(&mut self, at_most: Duration) {
-        self.parts.drains.wait(at_most);
-        self.take_events(Instant::now());
+        let due = self.parts.namer.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+        self.parts.drains.wait(due.map_or(at_most, |due| due.min(at_most)));
+        self.hear(Instant::now());
     }
 
     /// One tick, `lag` after it was due.
     pub fn tick(&mut self, lag: Duration) {
         let now = Instant::now();
         let at = Timestamp::of(SystemTime::now());
-        self.take_events(now);
+        self.hear(now);
         self.repair(now);
         let mut batch = Batch::default();
         self.audit.read();
         let drained = self.parts.drains.drain(&mut batch);
         self.metrics.drained(&drained, lag);
         self.end_slots(now);
+        self.parts.directory.expose_due(now, NAME_PATIENCE);
         self.attribute(batch, now, at);
+        self.rename();
         let gone = self.parts.directory.expire(now);
         self.totals.forget(&gone);
         self.publish(at);
+    }
+
+    /// Takes in births and deaths, and reads the names of those that were born.
+    fn hear(&mut self, now: Instant) {
+        self.take_events(now);
+        let Parts { namer, directory, .. } = &mut self.parts;
+        namer.work(directory, now);
     }
 
     fn take_events(&mut self, now: Instant) {
@@ -116,12 +136,21 @@ impl Pipeline {
     fn take_event(&mut self, event: &CgroupEvent, now: Instant) {
         let Some(hierarchy) = self.parts.mounts.hierarchy(event.hierarchy) else { return };
         let cgroup = CgroupKey { hierarchy, id: event.id };
-        if event.born && !event.path.is_empty() {
-            self.parts.directory.born(cgroup, &event.path, now);
+        let path = match event.path.as_slice() {
+            [] => None,
+            path => match self.parts.own.own(cgroup, path) {
+                Some(path) => Some(path),
+                None => return,
+            },
+        };
+        if let Some(path) = path.filter(|_| event.born) {
+            self.parts.directory.born(cgroup, path, event.at, now);
         } else if !event.born {
             // A birth that was lost still gets its name from the announcement of its end.
-            if !event.path.is_empty() && self.parts.directory.resolve(OwnerKey::Cgroup(cgroup)).is_none() {
-                self.parts.directory.born(cgroup, &event.path, now);
+            if let Some(path) = path
+                && self.parts.directory.resolve(OwnerKey::Cgroup(cgroup)).is_none()
+            {
+                self.parts.directory.born(cgroup, path, now, now);
             }
             self.parts.directory.died(cgroup, now);
         }
@@ -130,9 +159,11 @@ impl Pipeline {
     /// Sends the slots of dead cgroups on their way out. The directory is asked, and not only the announcement: a
     /// death may have been announced before the slot was taken, or found by a walk.
     fn end_slots(&mut self, now: Instant) {
-        let Parts { drains, directory, .. } = &mut self.parts;
+        let Parts { drains, directory, own, .. } = &mut self.parts;
         for cgroup in drains.living() {
-            if directory.is_dead(cgroup) {
+            // Another node's gives its slot back as soon as it is idle, dead or not: nobody tells us of its end.
+            let is_foreign = || own.is_nested() && directory.resolve(OwnerKey::Cgroup(cgroup)).is_none();
+            if directory.is_dead(cgroup) || is_foreign() {
                 drains.died(cgroup, now);
             }
         }
@@ -140,7 +171,8 @@ impl Pipeline {
     }
 
     /// Gives every row its owner. Rows without a name look for it in cgroupfs at once, and again with the next tick;
-    /// then they are counted as nameless, never as somebody else's.
+    /// then they are counted as nameless, never as somebody else's. Those of a container whose names may still come
+    /// wait for [`NAME_PATIENCE`].
     fn attribute(&mut self, batch: Batch, now: Instant, at: Timestamp) {
         let waited = std::mem::take(&mut self.pending);
         let mut missing: Vec<Row> = Vec::new();
@@ -157,7 +189,7 @@ impl Pipeline {
         if missing.is_empty() {
             return;
         }
-        self.take_events(now);
+        self.hear(now);
         if missing.iter().any(|row| self.resolve(row.owner).is_none()) {
             self.walk(now);
         }
@@ -195,15 +227,45 @@ impl Pipeline {
             // Nobody will announce the end of a cgroup that is not there.
             self.parts.drains.died(cgroup, Instant::now());
         }
-        self.parts.directory.give_up()
+        if self.parts.own.is_nested() { OwnerId::UNRESOLVED } else { self.parts.directory.give_up() }
     }
 
+    /// Whether a row is of another node on this kernel: there every cgroup of our own is known, by the walk or by its
+    /// announcement.
+    fn is_foreign(&self, owner: OwnerId, row: &Row) -> bool {
+        let is_outside = || match row.owner {
+            OwnerKey::Cgroup(cgroup) => owner == OwnerId::UNRESOLVED || cgroup.is_root(),
+            OwnerKey::Kernel | OwnerKey::Overflow => false,
+        };
+        self.parts.own.is_nested() && is_outside()
+    }
+
+    /// Adds a row to its series, unless the owner's names may still come: a series is first shown with its full labels.
     fn add(&mut self, owner: OwnerId, row: Row, at: Timestamp) {
+        if self.is_foreign(owner, &row) {
+            self.metrics.foreign();
+            return;
+        }
+        if self.parts.directory.is_waiting(owner) {
+            if self.pending.len() < PENDING_MAX {
+                self.pending.push(row);
+                return;
+            }
+            self.parts.directory.expose(owner);
+        }
         if owner == OwnerId::UNRESOLVED {
             self.metrics.unresolved(&row);
         }
         let directory = &self.parts.directory;
-        self.totals.add(owner, row, at, |owner| directory.labels(owner));
+        self.totals.add(owner, row, at, |owner| view(directory, owner));
+    }
+
+    /// Moves the series of owners whose names came after they were exposed.
+    fn rename(&mut self) {
+        for renamed in self.parts.directory.take_renamed() {
+            let directory = &self.parts.directory;
+            self.totals.rename(renamed, view(directory, renamed.to));
+        }
     }
 
     /// Reads the tree again after announcements were lost: a death that nobody heard of would keep its slot for ever.
@@ -230,12 +292,19 @@ impl Pipeline {
     fn publish(&mut self, at: Timestamp) {
         let mut families = self.totals.families();
         families.extend(self.metrics.families(&self.totals));
-        families.push(self.audit.family(&self.totals));
+        // The kernel's totals are those of all nodes on it.
+        if !self.parts.own.is_nested() {
+            families.push(self.audit.family(&self.totals));
+        }
         families.extend(self.parts.drains.families());
-        families.extend(self.parts.directory.families());
+        families.extend(attribute::families(&self.parts.directory, &self.parts.namer));
         for source in &mut self.parts.sources {
             families.extend(source());
         }
         self.parts.latest.publish(Snapshot::new(at, families));
     }
+}
+
+fn view(directory: &Directory, owner: OwnerId) -> OwnerView<'_> {
+    OwnerView { labels: directory.labels(owner), late: directory.late(owner) }
 }

@@ -5,9 +5,9 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use telemetry_model::clock::Timestamp;
-use telemetry_model::{Desc, Family, Histogram, Increment, Labels, Scope, Series, Value};
+use telemetry_model::{Desc, Family, Histogram, Increment, Labels, LateOwner, Scope, Series, Value};
 
-use crate::attribute::OwnerId;
+use crate::attribute::{OwnerId, Renamed};
 
 /// Every series, by owner, family and own labels.
 pub struct Totals {
@@ -32,6 +32,17 @@ struct Total {
     labels: Labels,
     created: Timestamp,
     value: Sum,
+    /// Its owner, if that was exposed before its names were known.
+    late: Option<Arc<LateOwner>>,
+}
+
+/// What series bear of their owner.
+#[derive(Clone, Copy)]
+pub struct OwnerView<'a> {
+    /// Its labels.
+    pub labels: &'a Labels,
+    /// How it is stored, if it was exposed before its names were known.
+    pub late: Option<&'a Arc<LateOwner>>,
 }
 
 enum Sum {
@@ -49,13 +60,13 @@ impl Totals {
         Self { series: HashMap::new(), series_max, limited: HashMap::new(), grand: HashMap::new() }
     }
 
-    /// Adds an increment. `label` gives the owner's labels when a series is new.
+    /// Adds an increment. `view` tells of the owner when a series is new.
     pub fn add<'a>(
         &mut self,
         owner: OwnerId,
         row: telemetry_model::Row,
         now: Timestamp,
-        label: impl Fn(OwnerId) -> &'a Labels,
+        view: impl Fn(OwnerId) -> OwnerView<'a>,
     ) {
         let owned = row.desc.scope == Scope::Owner;
         if let Increment::Count(growth) = row.increment {
@@ -69,9 +80,17 @@ impl Totals {
         let total = match self.series.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let own = entry.key().labels.clone();
-                let labels = entry.key().owner.map_or_else(|| own.clone(), |owner| own.and(label(owner)));
-                entry.insert(Total { desc: row.desc, labels, created: now, value: Sum::of(&row.increment) })
+                let own = &entry.key().labels;
+                let view = entry.key().owner.map(view);
+                let labels = view.map_or_else(|| own.clone(), |view| own.and(view.labels));
+                let late = view.and_then(|view| view.late).cloned();
+                entry.insert(Total {
+                    desc: row.desc,
+                    labels,
+                    created: now,
+                    value: Sum::of(&row.increment),
+                    late,
+                })
             }
         };
         total.value.add(row.increment);
@@ -81,6 +100,23 @@ impl Totals {
     #[must_use]
     pub fn grand(&self, family: &str) -> u64 {
         self.grand.get(family).copied().unwrap_or_default()
+    }
+
+    /// Adds the series of an owner to those of another, which it turned out to be: the sum over owners stays.
+    pub fn rename(&mut self, renamed: Renamed, to: OwnerView<'_>) {
+        let moved: Vec<Key> =
+            self.series.keys().filter(|key| key.owner == Some(renamed.from)).cloned().collect();
+        for from in moved {
+            let Some(total) = self.series.remove(&from) else { continue };
+            let key = Key { owner: Some(renamed.to), ..from };
+            match self.series.entry(key) {
+                Entry::Occupied(mut entry) => entry.get_mut().join(total),
+                Entry::Vacant(entry) => {
+                    let labels = entry.key().labels.and(to.labels);
+                    entry.insert(Total { labels, late: to.late.cloned(), ..total });
+                }
+            }
+        }
     }
 
     /// Forgets every series of an owner.
@@ -102,7 +138,12 @@ impl Totals {
                 Sum::Count(raw) => Value::Number(total.desc.value_of(*raw)),
                 Sum::Bins(histogram) => Value::Histogram(Arc::clone(histogram)),
             };
-            family.series.push(Series { labels: total.labels.clone(), value, created: Some(total.created) });
+            family.series.push(Series {
+                labels: total.labels.clone(),
+                value,
+                created: Some(total.created),
+                late: total.late.clone(),
+            });
         }
         families.into_values().collect()
     }
@@ -122,6 +163,23 @@ impl Totals {
     /// Rows beyond the limit, by family.
     pub fn limited(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.limited.iter().map(|(family, rows)| (*family, *rows))
+    }
+}
+
+// === impl Total ===
+
+impl Total {
+    fn join(&mut self, other: Total) {
+        self.created = self.created.min(other.created);
+        match (&mut self.value, other.value) {
+            (Sum::Count(raw), Sum::Count(more)) => *raw = raw.saturating_add(more),
+            (Sum::Bins(histogram), Sum::Bins(more)) => {
+                Arc::make_mut(histogram).add(more.bins().iter().copied(), more.sum());
+            }
+            (Sum::Count(_), Sum::Bins(_)) | (Sum::Bins(_), Sum::Count(_)) => {
+                debug_assert!(false, "a family is of one kind");
+            }
+        }
     }
 }
 
@@ -171,7 +229,8 @@ mod tests {
         let increment = Increment::Count(nanos);
         let row = Row { owner: OwnerKey::Kernel, desc: &SPENT, labels: Labels::none(), increment };
         let labels = [Labels::fixed(&[("unit", "kernel")]), Labels::fixed(&[("unit", "_other")])];
-        totals.add(owner, row, Timestamp(1), |owner| &labels[usize::from(owner == OwnerId::OVERFLOW)]);
+        let labels = |owner| &labels[usize::from(owner == OwnerId::OVERFLOW)];
+        totals.add(owner, row, Timestamp(1), |owner| OwnerView { labels: labels(owner), late: None });
     }
 
     fn values(totals: &Totals) -> Vec<(String, f64)> {
@@ -204,6 +263,22 @@ mod tests {
         spend(&mut totals, OwnerId::KERNEL, 1_000_000_000);
         assert_eq!(values(&totals), [("_other".to_owned(), 2.0), ("kernel".to_owned(), 2.0)]);
         assert_eq!(totals.limited().collect::<Vec<_>>(), [("spent_seconds_total", 1)]);
+    }
+
+    #[test]
+    fn a_renamed_owner_takes_its_counts_along_and_adds_them_to_what_is_there() {
+        let named = Labels::fixed(&[("unit", "named")]);
+        let rename = |totals: &mut Totals, from| {
+            let late = None;
+            totals.rename(Renamed { from, to: OwnerId::ROOT }, OwnerView { labels: &named, late });
+        };
+        let mut totals = Totals::new(10);
+        spend(&mut totals, OwnerId::KERNEL, 1_000_000_000);
+        rename(&mut totals, OwnerId::KERNEL);
+        assert_eq!(values(&totals), [("named".to_owned(), 1.0)]);
+        spend(&mut totals, OwnerId::OVERFLOW, 2_000_000_000);
+        rename(&mut totals, OwnerId::OVERFLOW);
+        assert_eq!(values(&totals), [("named".to_owned(), 3.0)]);
     }
 
     #[test]

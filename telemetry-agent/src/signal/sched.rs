@@ -1,7 +1,7 @@
 //! Scheduler signal: how long tasks wait for a CPU, how long they have it, and why they leave it.
 //!
-//! Hooks: `sched_switch`, `sched_migrate_task`, and `hrtimer_expire_entry` for tasks that never switch. Metrics: see
-//! [`METRICS`]. Cost, kernel and blind spots: docs/signals/scheduler.md. Knows slots; knows nothing of pods.
+//! Hooks: `sched_switch`, `sched_migrate_task`, `sched_process_exec`, and `hrtimer_expire_entry` for tasks that never
+//! switch. Metrics: see [`METRICS`]. Cost, kernel and blind spots: docs/signals/scheduler.md. Knows slots; knows nothing of pods.
 
 use std::mem::offset_of;
 
@@ -14,7 +14,7 @@ use super::{Readings, Signal, accumulate, count, differences, observe};
 use crate::bpf::Kernel;
 
 /// Everything this signal can say.
-pub static METRICS: &[&Desc] = &[&CPU_SECONDS, &RUNQUEUE_LATENCY, &SWITCHES, &MIGRATIONS];
+pub static METRICS: &[&Desc] = &[&CPU_SECONDS, &RUNQUEUE_LATENCY, &SWITCHES, &MIGRATIONS, &EXECS];
 
 static CPU_SECONDS: Desc = Desc {
     name: "kernel_cpu_seconds_total",
@@ -60,6 +60,17 @@ static MIGRATIONS: Desc = Desc {
     source: "sched_migrate_task",
 };
 
+static EXECS: Desc = Desc {
+    name: "kernel_process_starts_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Programs executed by the owner's tasks. Excludes forks that execute nothing.",
+    scope: Scope::Owner,
+    labels: &[],
+    bound: "owners",
+    source: "sched_process_exec",
+};
+
 /// The scheduler family, attached.
 struct Sched {
     /// Each slot's cells summed over CPUs, as last read.
@@ -80,6 +91,7 @@ static EMPTY: SchedCell = SchedCell {
     user_ns: 0,
     system_ns: 0,
     migrations: [0; 3],
+    execs: 0,
     waits: [0; BINS],
 };
 
@@ -110,7 +122,7 @@ impl Signal for Sched {
             }
             let cells = &kernel.scheduler.cells;
             let column = |cpu: u32| cpu * slots + slot;
-            // Most owners do nothing in most ticks: two words a CPU say so.
+            // Most owners do nothing in most ticks: two words a CPU say so, as whoever executes a program is on a CPU.
             let word = |offset| {
                 (0..kernel.cpus).fold(0_u64, |sum, cpu| sum.wrapping_add(cells.word(column(cpu), offset)))
             };
@@ -145,6 +157,7 @@ impl Sched {
         for (labels, (now, last)) in self.scopes.iter().zip(now.migrations.iter().zip(last.migrations)) {
             count(batch, owner, &MIGRATIONS, labels, now.wrapping_sub(last));
         }
+        count(batch, owner, &EXECS, &self.none, now.execs.wrapping_sub(last.execs));
     }
 }
 
@@ -163,6 +176,7 @@ fn add(sum: SchedCell, cell: SchedCell) -> SchedCell {
         user_ns: sum.user_ns.wrapping_add(cell.user_ns),
         system_ns: sum.system_ns.wrapping_add(cell.system_ns),
         migrations,
+        execs: sum.execs.wrapping_add(cell.execs),
         waits,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use telemetry_model::{Desc, Histogram, Labels, NativeHistogram, ResetHint, Snapshot, Value};
+use telemetry_model::{Desc, Histogram, Labels, LateOwner, NativeHistogram, ResetHint, Snapshot, Value};
 use telemetry_tsdb::db::{Db, Metadata, SeriesRef, Work};
 use telemetry_tsdb::head::{GroupId, Sample};
 use telemetry_tsdb::index::{NAME, OwnerRef};
@@ -17,6 +17,9 @@ const QUEUE_TICKS: usize = 16;
 const GROUP: &str = "agent";
 /// Pieces of housekeeping done between two ticks at most.
 const CHORES_MAX: usize = 64;
+/// Owners that the store may know apart from their series' labels, as names may still come for them: about 200 bytes
+/// each, for ever. Beyond it a name that comes late starts another series.
+const LATE_OWNERS_MAX: usize = 4096;
 
 /// The pipeline's end of the queue.
 #[derive(Clone)]
@@ -31,11 +34,23 @@ pub struct Recorder {
     receiver: Receiver<Arc<Snapshot>>,
     group: Option<GroupId>,
     known: HashMap<&'static str, HashMap<Labels, Known>>,
+    /// Owners exposed before their names were known, by their number in this run.
+    late: HashMap<u64, Late>,
     tick: u64,
+}
+
+/// An owner that was exposed before its names were known.
+struct Late {
+    owner: OwnerRef,
+    is_bound: bool,
+    /// The last tick it was in.
+    seen: u64,
 }
 
 struct Known {
     series: SeriesRef,
+    /// Its owner in the store; 0 where all its labels are its own.
+    owner: OwnerRef,
     /// The last tick it was in.
     seen: u64,
 }
@@ -66,7 +81,7 @@ impl Recorder {
         let (sender, receiver) = sync_channel(QUEUE_TICKS);
         let group = db.group(GROUP);
         let queue = Queue { sender, missed: Arc::default() };
-        (Self { db, receiver, group, known: HashMap::new(), tick: 0 }, queue)
+        (Self { db, receiver, group, known: HashMap::new(), late: HashMap::new(), tick: 0 }, queue)
     }
 
     /// Waits for a tick and records it, then does what housekeeping is due. False: nobody will ever send again.
@@ -104,13 +119,18 @@ impl Recorder {
             if !self.known.contains_key(desc.name) {
                 self.db.set_metadata(desc.name, metadata(desc));
             }
-            let known = self.known.entry(desc.name).or_default();
             for series in &family.series {
+                let owner = self.owner(series.late.as_deref());
+                let known = self.known.entry(desc.name).or_default();
                 let found = match known.get_mut(&series.labels) {
                     Some(found) => Some(found),
                     None => {
-                        self.db.series(group, &pairs(desc.name, &series.labels), OwnerRef(0)).map(|found| {
-                            known.entry(series.labels.clone()).or_insert(Known { series: found, seen: 0 })
+                        let of_owner =
+                            series.late.as_deref().filter(|_| owner.0 > 0).map(|late| &late.labels);
+                        let own = pairs(desc.name, &series.labels, of_owner);
+                        self.db.series(group, &own, owner).map(|series_ref| {
+                            let new = Known { series: series_ref, owner, seen: 0 };
+                            known.entry(series.labels.clone()).or_insert(new)
                         })
                     }
                 };
@@ -126,9 +146,40 @@ impl Recorder {
         self.end_absent(snapshot.at.0);
     }
 
+    /// Whose a series is in the store. An owner that has its names now is given them there: what was stored of it, too,
+    /// is read under them, and its series go on under new labels.
+    fn owner(&mut self, late: Option<&LateOwner>) -> OwnerRef {
+        let Some(LateOwner { number, labels, is_bound }) = late else { return OwnerRef(0) };
+        let found = match self.late.get_mut(number) {
+            Some(found) => found,
+            None => {
+                let is_room = self.db.stats().owners < LATE_OWNERS_MAX;
+                // With its names it needs no owner, unless something is stored of it, and this run knows of nothing.
+                let owner = if is_room && !*is_bound {
+                    self.db.create_owner(&label_pairs(labels))
+                } else {
+                    OwnerRef(0)
+                };
+                self.late.entry(*number).or_insert(Late { owner, is_bound: *is_bound, seen: 0 })
+            }
+        };
+        found.seen = self.tick;
+        let owner = found.owner;
+        if *is_bound && !found.is_bound {
+            found.is_bound = true;
+            if owner.0 > 0 && self.db.bind_owner(owner, &label_pairs(labels)) {
+                for known in self.known.values_mut() {
+                    known.retain(|_, series| series.owner != owner);
+                }
+            }
+        }
+        owner
+    }
+
     /// Series that are not in the newest tick have ended.
     fn end_absent(&mut self, t: i64) {
         let tick = self.tick;
+        self.late.retain(|_, late| late.seen >= tick);
         let mut ended = Vec::new();
         for known in self.known.values_mut() {
             known.retain(|_, series| {
@@ -161,12 +212,17 @@ fn metadata(desc: &Desc) -> Metadata {
     Metadata { kind: kind.into(), unit: desc.unit.word().into(), help: desc.help.into() }
 }
 
-/// Label pairs in the order of their names, the metric's name among them.
-fn pairs<'a>(name: &'a str, labels: &'a Labels) -> Vec<(&'a str, &'a str)> {
-    let own = labels.iter().map(|label| (label.name.as_ref(), label.value.as_ref()));
+/// Label pairs in the order of their names, the metric's name among them and those of its owner not.
+fn pairs<'a>(name: &'a str, labels: &'a Labels, without: Option<&Labels>) -> Vec<(&'a str, &'a str)> {
+    let is_own = |(name, _): &(&str, &str)| without.is_none_or(|of_owner| of_owner.get(name).is_none());
+    let own = label_pairs(labels).into_iter().filter(is_own);
     let mut all: Vec<_> = std::iter::once((NAME, name)).chain(own).collect();
     all.sort_unstable();
     all
+}
+
+fn label_pairs(labels: &Labels) -> Vec<(&str, &str)> {
+    labels.iter().map(|label| (label.name.as_ref(), label.value.as_ref())).collect()
 }
 
 fn sample(value: &Value) -> Sample {
@@ -248,6 +304,69 @@ mod tests {
         assert_eq!(&*db.metadata()[0].1.kind, "counter");
         drop(queue);
         assert!(!recorder.step(Duration::ZERO));
+    }
+
+    const IDS: [(&str, &str); 3] = [("container_id", "c"), ("pod", ""), ("pod_uid", "u")];
+    const NAMES: [(&str, &str); 2] = [("container", "php"), ("pod", "web")];
+
+    fn owned(t: i64, owner: &[(&'static str, &'static str)], is_bound: bool, value: f64) -> Arc<Snapshot> {
+        let labels = Labels::fixed(owner);
+        let late = LateOwner { number: 7, labels: labels.clone(), is_bound };
+        let labels = Labels::fixed(&[("zone", "a")]).and(&labels);
+        let series = Series { late: Some(Arc::new(late)), ..Series::number(labels, value) };
+        Arc::new(Snapshot::new(Timestamp(t), vec![Family { desc: &X, series: vec![series] }]))
+    }
+
+    type Read = (Vec<(String, String)>, Vec<(i64, f64)>);
+
+    fn all(db: &Db) -> Vec<Read> {
+        let matchers = [Matcher::new("__name__", MatchOp::Equal, "x_total")];
+        let selection = db.select(&matchers, i64::MIN, i64::MAX).unwrap();
+        let mut reader = selection.reader();
+        let read = |series: &telemetry_tsdb::db::Selected| {
+            let column = reader.read(series, i64::MIN, i64::MAX).unwrap();
+            let labels = series.labels().iter().map(|(name, value)| (name.to_string(), value.to_string()));
+            (labels.collect(), column.times.iter().copied().zip(column.values).collect())
+        };
+        selection.series().iter().map(read).collect()
+    }
+
+    fn expect(names: &[(&str, &str)]) -> Vec<(String, String)> {
+        let pairs = [("__name__", "x_total"), ("zone", "a")].into_iter().chain(names.iter().copied());
+        let mut pairs: Vec<_> = pairs
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        pairs.sort();
+        pairs
+    }
+
+    #[test]
+    fn what_was_recorded_before_the_names_came_is_read_under_them() {
+        let db = Arc::new(Db::in_memory(Config::default(), Arc::new(SimClock::at(1_700_000_000_000))));
+        let (mut recorder, _queue) = Recorder::new(Arc::clone(&db));
+        let t = 1_700_000_000_000;
+        recorder.record(&owned(t, &IDS, false, 1.0));
+        assert_eq!(all(&db), [(expect(&IDS), vec![(t, 1.0)])]);
+        recorder.record(&owned(t + 5000, &NAMES, true, 2.0));
+        recorder.record(&owned(t + 10_000, &NAMES, true, 3.0));
+        let whole = vec![(t, 1.0), (t + 5000, 2.0), (t + 10_000, 3.0)];
+        assert_eq!(all(&db), [(expect(&NAMES), whole)], "one series, without an end between");
+    }
+
+    #[test]
+    fn an_agent_that_knows_the_names_from_its_start_goes_on_with_the_same_series() {
+        let db = Arc::new(Db::in_memory(Config::default(), Arc::new(SimClock::at(1_700_000_000_000))));
+        let t = 1_700_000_000_000;
+        let (mut first, _queue) = Recorder::new(Arc::clone(&db));
+        first.record(&owned(t, &IDS, false, 1.0));
+        first.record(&owned(t + 5000, &NAMES, true, 2.0));
+        let (mut second, _queue) = Recorder::new(Arc::clone(&db));
+        let labels = Labels::fixed(&[("zone", "a")]).and(&Labels::fixed(&NAMES));
+        let family = Family { desc: &X, series: vec![Series::number(labels, 3.0)] };
+        second.record(&Snapshot::new(Timestamp(t + 10_000), vec![family]));
+        let whole = vec![(t, 1.0), (t + 5000, 2.0), (t + 10_000, 3.0)];
+        assert_eq!(all(&db), [(expect(&NAMES), whole)]);
     }
 
     #[test]

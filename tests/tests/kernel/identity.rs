@@ -131,14 +131,17 @@ fn hostile_names_are_escaped_one_to_one_and_break_no_page() {
 }
 
 #[test]
-fn a_pods_cgroup_gives_pod_and_container_and_no_unit() {
+fn a_container_that_no_runtime_names_is_shown_by_its_ids_and_has_no_unit() {
     kernel_test(|| {
         let agent = Settings::new().start()?;
         let (pod, container) = ("8a1b2c3d-0000-4000-8000-0000000000aa", "7ecc1a18b468f31c".repeat(4));
         let cgroup = Cgroup::at(format!("/kubepods/burstable/pod{pod}/{container}"))?;
         let burnt = burn(&cgroup, 50)?;
-        let page = agent.fresh()?;
-        let owner = [("pod_uid", pod), ("container_id", container.as_str()), ("unit", "")];
+        let owner = [("pod_uid", pod), ("container_id", container.as_str()), ("unit", ""), ("pod", "")];
+        // No runtime wrote its names: it is waited for, and then shown by its ids.
+        let page = agent.page_when("the container is shown by its ids", Duration::from_secs(10), |page| {
+            page.has(CPU, &owner)
+        })?;
         burnt.holds("the container's CPU seconds", page.sum(CPU, &owner), &page)
     });
 }

@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use telemetry_agent::attribute::bundle::Bundle;
+use telemetry_agent::attribute::{Config, Directory, Names};
+use telemetry_model::{CgroupKey, Hierarchy, OwnerKey};
 use telemetry_tests::agent::{self, Settings};
 use telemetry_tests::host::{claim, cpus, kernel_test, slowness};
 use telemetry_tests::proc;
@@ -14,6 +17,11 @@ const PRIVILEGES: &str = include_str!("../../../docs/privileges.md");
 const RESIDENT_KIB_MAX: f64 = 16.0 * 1024.0;
 /// All maps together, on two CPUs.
 const MAP_BYTES_MAX: f64 = 12.0 * 1024.0 * 1024.0;
+/// What attribution may take of a full node's pods.
+const ATTRIBUTION_BYTES_MAX: usize = 1 << 20;
+/// Pods of a full node, and each one's containers: two and the sandbox.
+const PODS: u64 = 110;
+const CONTAINERS: u64 = 3;
 /// A part of one core, at a tick of five seconds.
 const IDLE_CPU_MAX: f64 = 0.003;
 /// How long idleness is watched.
@@ -60,7 +68,7 @@ fn resident_memory_after_start_is_small() {
         let status = proc::read(format!("/proc/{}/status", agent.pid()))?;
         let resident = proc::field(&status, "VmRSS:").context("no VmRSS")?;
         report(&format!("resident memory {resident} KiB"));
-        let allowed = RESIDENT_KIB_MAX * if unoptimised()? { 2.0 } else { 1.0 };
+        let allowed = RESIDENT_KIB_MAX * if agent::is_unoptimised()? { 2.0 } else { 1.0 };
         claim(resident <= allowed, || format!("{resident} KiB resident, {allowed} allowed"))
     });
 }
@@ -76,6 +84,49 @@ fn maps_take_no_more_kernel_memory_than_promised() {
         let truth = map_bytes_by_fdinfo(agent.pid())?;
         claim(bytes >= truth * 0.9, || format!("the page says {bytes} B, the kernel {truth} B"))
     });
+}
+
+#[test]
+fn attribution_of_a_full_node_takes_less_than_a_megabyte() {
+    let before = proc::heap_bytes();
+    let directory = full_node();
+    let took = proc::heap_bytes().saturating_sub(before);
+    report(&format!("attribution of {PODS} pods with {CONTAINERS} containers each: {took} B"));
+    assert_eq!(directory.stats().unnamed, 0);
+    assert_eq!(directory.named().count(), usize::try_from(PODS * CONTAINERS).unwrap_or_default());
+    assert!(took < ATTRIBUTION_BYTES_MAX, "{took} B, {ATTRIBUTION_BYTES_MAX} allowed");
+}
+
+/// Every cgroup in the three hierarchies of a hybrid machine, all named.
+fn full_node() -> Directory {
+    let now = Instant::now();
+    let mut directory = Directory::new(&Config::default());
+    for pod in 0..PODS {
+        let uid = format!("8a1b2c3d-0000-4000-8000-{pod:012x}");
+        for container in 0..=CONTAINERS {
+            let id = if container == 0 { String::new() } else { format!("/{:064x}", pod * 8 + container) };
+            let path = format!("/kubepods/burstable/pod{uid}{id}");
+            for hierarchy in [Hierarchy::Unified, Hierarchy::Cpu, Hierarchy::Blkio] {
+                let key = CgroupKey { hierarchy, id: 100 + pod * 8 + container };
+                directory.born(key, path.as_bytes(), now, now);
+            }
+        }
+        for (at, owner) in directory.take_unread().into_iter().enumerate() {
+            let container = if at == 0 { String::new() } else { format!("container-{at}") };
+            let names = Names {
+                namespace: "kube-system".into(),
+                pod: format!("deployment-7c9d8f5b6d-{pod:05}").into(),
+                container: container.into(),
+            };
+            let image = "registry.example.com/team/service:v1.2.3".to_owned();
+            let bundle = Bundle { names, pod_uid: uid.clone(), image };
+            assert_eq!(directory.name(owner, &bundle), Ok(()));
+        }
+    }
+    let last =
+        OwnerKey::Cgroup(CgroupKey { hierarchy: Hierarchy::Blkio, id: 100 + PODS * 8 - 8 + CONTAINERS });
+    assert!(directory.resolve(last).is_some(), "the last container is there");
+    directory
 }
 
 /// The kernel's own figure of the maps a process holds, each once.
@@ -99,14 +150,9 @@ fn an_idle_agent_costs_next_to_no_cpu_time() {
         std::thread::sleep(IDLE_WINDOW);
         let part = (proc::schedstat(agent.pid())?.run_s - before) / start.elapsed().as_secs_f64();
         report(&format!("idle CPU {:.4} % of a core", part * 100.0));
-        let allowed = IDLE_CPU_MAX * f64::from(slowness()) * if unoptimised()? { 5.0 } else { 1.0 };
+        let allowed = IDLE_CPU_MAX * f64::from(slowness()) * if agent::is_unoptimised()? { 5.0 } else { 1.0 };
         claim(part <= allowed, || format!("{part:.5} of a core, {allowed:.5} allowed"))
     });
-}
-
-/// Whether the agent is a debug build: larger and several times slower. The promises are for the product.
-fn unoptimised() -> Result<bool> {
-    Ok(agent::binary()?.components().any(|component| component.as_os_str() == "debug"))
 }
 
 /// Figures that pass are worth reading too.

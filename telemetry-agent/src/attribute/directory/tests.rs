@@ -7,7 +7,7 @@ use telemetry_model::Hierarchy;
 const TOMBSTONE: Duration = Duration::from_secs(300);
 
 fn config(tombstones_max: usize, paths_max: usize) -> Config {
-    Config { cgroup_root: String::new(), tombstone: TOMBSTONE, tombstones_max, paths_max }
+    Config { tombstone: TOMBSTONE, tombstones_max, paths_max, ..Config::default() }
 }
 
 fn key(id: u64) -> CgroupKey {
@@ -43,7 +43,7 @@ fn found(
 fn the_fixed_owners_resolve_from_the_start_and_never_expire() {
     let start = Instant::now();
     let mut directory = Directory::new(&config(0, 9));
-    directory.born(key(1), b"/", start);
+    directory.born(key(1), b"/", start, start);
     directory.died(key(1), start);
     assert!(directory.expire(after(start, 9999)).is_empty());
     let resolve = |owner| directory.labels(directory.resolve(owner).unwrap()).get("unit").unwrap().to_owned();
@@ -58,7 +58,7 @@ fn the_fixed_owners_resolve_from_the_start_and_never_expire() {
 fn a_dead_cgroup_resolves_until_its_tombstone_goes() {
     let start = Instant::now();
     let mut directory = Directory::new(&config(9, 9));
-    directory.born(key(5), b"/a.service", start);
+    directory.born(key(5), b"/a.service", start, start);
     let id = directory.resolve(OwnerKey::Cgroup(key(5))).unwrap();
     directory.died(key(5), after(start, 10));
     assert!(directory.expire(after(start, 309)).is_empty());
@@ -73,9 +73,9 @@ fn an_owner_lives_as_long_as_any_of_its_cgroups() {
     let start = Instant::now();
     let mut directory = Directory::new(&config(9, 9));
     let blkio = CgroupKey { hierarchy: Hierarchy::Blkio, id: 5 };
-    directory.born(key(5), b"/a.service", start);
-    directory.born(blkio, b"/a.service", start);
-    directory.born(key(6), b"/a.service/worker", start);
+    directory.born(key(5), b"/a.service", start, start);
+    directory.born(blkio, b"/a.service", start, start);
+    directory.born(key(6), b"/a.service/worker", start, start);
     let id = directory.resolve(OwnerKey::Cgroup(key(5))).unwrap();
     assert_eq!(directory.resolve(OwnerKey::Cgroup(blkio)), Some(id));
     assert_eq!(directory.resolve(OwnerKey::Cgroup(key(6))), Some(id));
@@ -90,10 +90,10 @@ fn an_owner_lives_as_long_as_any_of_its_cgroups() {
 fn a_restarted_unit_goes_on_under_its_old_number() {
     let start = Instant::now();
     let mut directory = Directory::new(&config(9, 9));
-    directory.born(key(5), b"/a.service", start);
+    directory.born(key(5), b"/a.service", start, start);
     let id = directory.resolve(OwnerKey::Cgroup(key(5))).unwrap();
     directory.died(key(5), after(start, 1));
-    directory.born(key(6), b"/a.service", after(start, 2));
+    directory.born(key(6), b"/a.service", after(start, 2), after(start, 2));
     assert_eq!(directory.resolve(OwnerKey::Cgroup(key(6))), Some(id));
     assert!(directory.expire(after(start, 5000)).is_empty());
 }
@@ -102,11 +102,11 @@ fn a_restarted_unit_goes_on_under_its_old_number() {
 fn a_number_is_never_given_twice() {
     let start = Instant::now();
     let mut directory = Directory::new(&config(9, 9));
-    directory.born(key(5), b"/a.service", start);
+    directory.born(key(5), b"/a.service", start, start);
     let first = directory.resolve(OwnerKey::Cgroup(key(5))).unwrap();
     directory.died(key(5), start);
     assert_eq!(directory.expire(after(start, 300)), [first]);
-    directory.born(key(6), b"/a.service", after(start, 301));
+    directory.born(key(6), b"/a.service", after(start, 301), after(start, 301));
     assert_ne!(directory.resolve(OwnerKey::Cgroup(key(6))), Some(first));
 }
 
@@ -114,9 +114,9 @@ fn a_number_is_never_given_twice() {
 fn a_renamed_cgroup_changes_its_owner_and_the_old_one_keeps_its_last_counts() {
     let start = Instant::now();
     let mut directory = Directory::new(&config(9, 9));
-    directory.born(key(5), b"/old.service", start);
+    directory.born(key(5), b"/old.service", start, start);
     let old = directory.resolve(OwnerKey::Cgroup(key(5))).unwrap();
-    directory.born(key(5), b"/new.service", after(start, 1));
+    directory.born(key(5), b"/new.service", after(start, 1), after(start, 1));
     assert_eq!(owner_of(&directory, key(5)), Some(&unit("new.service")));
     assert!(directory.expire(after(start, 300)).is_empty());
     assert_eq!(directory.expire(after(start, 301)), [old]);
@@ -128,7 +128,7 @@ fn tombstones_beyond_the_limit_go_oldest_first_and_are_counted() {
     let start = Instant::now();
     let mut directory = Directory::new(&config(2, 99));
     for id in 5..9 {
-        directory.born(key(id), format!("/{id}.service").as_bytes(), start);
+        directory.born(key(id), format!("/{id}.service").as_bytes(), start, start);
     }
     let ids: Vec<_> = (5..9).map(|id| directory.resolve(OwnerKey::Cgroup(key(id))).unwrap()).collect();
     for id in [7, 5, 8, 6] {
@@ -142,13 +142,13 @@ fn tombstones_beyond_the_limit_go_oldest_first_and_are_counted() {
 fn beyond_paths_max_the_dead_make_room_and_then_new_ones_are_counted() {
     let start = Instant::now();
     let mut directory = Directory::new(&config(9, 2));
-    directory.born(key(5), b"/5.service", start);
-    directory.born(key(6), b"/6.service", start);
+    directory.born(key(5), b"/5.service", start, start);
+    directory.born(key(6), b"/6.service", start, start);
     directory.died(key(5), start);
-    directory.born(key(7), b"/7.service", start);
+    directory.born(key(7), b"/7.service", start, start);
     assert_eq!(owner_of(&directory, key(5)), None);
     assert_eq!(owner_of(&directory, key(7)), Some(&unit("7.service")));
-    directory.born(key(8), b"/8.service", start);
+    directory.born(key(8), b"/8.service", start, start);
     assert_eq!(owner_of(&directory, key(8)), None);
     assert_eq!(directory.give_up(), OwnerId::UNRESOLVED);
     let stats = directory.stats();
@@ -169,7 +169,7 @@ fn renames_without_end_stay_within_the_limit() {
     let start = Instant::now();
     let mut directory = Directory::new(&config(9, 4));
     for name in 0..100 {
-        directory.born(key(5), format!("/{name}.service").as_bytes(), start);
+        directory.born(key(5), format!("/{name}.service").as_bytes(), start, start);
     }
     assert!(directory.graves.len() <= 4 && directory.owners.len() <= 4 + 5, "{directory:?}");
 }
@@ -192,7 +192,7 @@ fn a_walk_marks_as_ended_what_it_does_not_see_any_more() {
 fn a_walk_that_left_something_out_or_failed_ends_nothing() {
     let start = Instant::now();
     let mut directory = Directory::new(&config(9, 9));
-    directory.born(key(5), b"/5.service", start);
+    directory.born(key(5), b"/5.service", start, start);
     directory.refresh(start, found(&[(key(6), "/6.service")], 1)).unwrap();
     let failed = directory.refresh(start, |_, _| Err(Error::NoHierarchy { root: String::new() }));
     assert!(failed.is_err());
@@ -207,7 +207,7 @@ fn a_walk_that_left_something_out_or_failed_ends_nothing() {
 fn a_walk_that_sees_a_buried_cgroup_brings_it_back() {
     let start = Instant::now();
     let mut directory = Directory::new(&config(9, 9));
-    directory.born(key(5), b"/5.service", start);
+    directory.born(key(5), b"/5.service", start, start);
     directory.died(key(5), start);
     directory.refresh(start, found(&[(key(5), "/5.service")], 0)).unwrap();
     assert_eq!((directory.stats().cgroups, directory.stats().tombstones), (1, 0));
@@ -278,7 +278,7 @@ impl Model {
         self.records.retain(|record| record.died.is_none_or(|died| !dropped.contains(&died)));
     }
 
-    fn names(&self) -> std::collections::BTreeSet<u8> {
+    fn names(&self) -> BTreeSet<u8> {
         self.records.iter().map(|record| record.name).collect()
     }
 }
@@ -301,7 +301,7 @@ proptest! {
             now += Duration::from_millis(1);
             match step {
                 Step::Born(id, name) => {
-                    directory.born(key(id), format!("/{}", name_of(name)).as_bytes(), now);
+                    directory.born(key(id), format!("/{}", name_of(name)).as_bytes(), now, now);
                     model.born(key(id), name, now, order);
                 }
                 Step::Died(id) => {
@@ -331,9 +331,9 @@ proptest! {
                     now += Duration::from_secs(seconds);
                     let before = model.names();
                     model.expire(now);
-                    let expected: std::collections::BTreeSet<_> =
+                    let expected: BTreeSet<_> =
                         before.difference(&model.names()).map(|name| unit(&name_of(*name))).collect();
-                    let gone: std::collections::BTreeSet<_> =
+                    let gone: BTreeSet<_> =
                         directory.expire(now).iter().map(|id| told.remove(id).unwrap()).collect();
                     prop_assert_eq!(gone, expected);
                 }

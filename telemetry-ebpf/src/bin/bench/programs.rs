@@ -15,6 +15,7 @@ macro_rules! empty {
 empty!(
     empty_sched_switch "sched_switch",
     empty_sched_migrate_task "sched_migrate_task",
+    empty_sched_process_exec "sched_process_exec",
     empty_hrtimer_expire_entry "hrtimer_expire_entry",
     empty_block_rq_complete "block_rq_complete",
     empty_inet_sock_set_state "inet_sock_set_state",

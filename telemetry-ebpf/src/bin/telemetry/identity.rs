@@ -195,6 +195,7 @@ unsafe fn tell(context: &BtfTracePointContext, kind: u32, cgroup: u64, path: u64
         (*event).kind = kind;
         (*event).hierarchy = field(root, &ROOT_HIERARCHY);
         (*event).id = cgroup_id(cgroup);
+        (*event).at_ns = bpf_ktime_get_ns();
         let text = (&raw mut (*event).path).cast();
         let read = bpf_probe_read_kernel_str(text, PATH_BYTES as u32, path as *const _);
         // The length that the helper returns counts the final NUL.

@@ -10,7 +10,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use telemetry_ebpf::hist::bin_of;
 use telemetry_ebpf::sched::{SCOPE_CORE, SCOPE_LLC, SCOPE_NUMA, SchedCell, Stint};
 
-use crate::cell::{MMAPABLE, cell, cpu, tally};
+use crate::cell::{MMAPABLE, add, cell, cpu, tally};
 use crate::identity::{lose, task_slot};
 use crate::kernel::*;
 
@@ -206,6 +206,19 @@ pub fn sched_migrate_task(context: BtfTracePointContext) -> i32 {
             SCOPE_CORE
         };
         (*owner).migrations[scope] += 1;
+        0
+    }
+}
+
+/// A task has begun another program. `(struct task_struct *, pid_t old_pid, struct linux_binprm *)`, since 3.4.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the argument is that of the prototype. Interrupts are on, and another exec may come between on this CPU:
+    // the addition is atomic.
+    unsafe {
+        let task: u64 = context.arg(0);
+        let Some(owner) = cell(&SCHED, cpu(), CONFIG_SLOTS.load(), task_slot(task)) else { return 0 };
+        add(&raw mut (*owner).execs, 1);
         0
     }
 }

@@ -4,6 +4,7 @@
 //! that a change of the machine's mood meets both.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -36,9 +37,10 @@ struct Device {
     _memory: Mount,
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     Case { program: "sched_switch", load: |_| pipe::plain().map(drop), bar: Some(40.0) },
     Case { program: "sched_migrate_task", load: |_| work("hop 20000"), bar: None },
+    Case { program: "sched_process_exec", load: |_| execute(300), bar: None },
     Case { program: "hrtimer_expire_entry", load: |_| pinned("naps 1500"), bar: None },
     Case { program: "block_rq_complete", load: read_device, bar: Some(150.0) },
     Case { program: "inet_sock_set_state", load: |_| pinned("connections 3000"), bar: None },
@@ -144,6 +146,13 @@ fn pinned(work: &str) -> Result<()> {
 
 fn read_device(device: &Device) -> Result<()> {
     pinned(&format!("direct read {} 16000 4096", device.device.node()))
+}
+
+fn execute(count: usize) -> Result<()> {
+    for _ in 0..count {
+        Command::new("true").status().context("execute true")?;
+    }
+    Ok(())
 }
 
 fn make_cgroups(count: usize) -> Result<()> {
