@@ -8,8 +8,11 @@
 #![expect(clippy::expect_used, reason = "a panic is how a target says that a promise is broken")]
 
 mod attribution;
+mod input;
 mod mutate;
 mod query;
+mod sealed;
+mod serve;
 mod store;
 
 pub use mutate::Mutator;
@@ -34,6 +37,11 @@ pub static TARGETS: &[Target] = &[
     Target { name: "chunk-times", run: store::chunk_times, seeds: store::time_chunks },
     Target { name: "block-file", run: store::block_file, seeds: store::block_files },
     Target { name: "file-index", run: store::file_index, seeds: store::file_indexes },
+    Target { name: "sealed-log", run: sealed::log, seeds: sealed::logs },
+    Target { name: "sealed-block", run: sealed::block, seeds: sealed::blocks },
+    Target { name: "sealed-index", run: sealed::index, seeds: sealed::indexes },
+    Target { name: "serve-log", run: serve::log, seeds: serve::logs },
+    Target { name: "serve-files", run: serve::files, seeds: serve::pairs_of_files },
     Target { name: "promql-parse", run: query::parse, seeds: query::queries },
     Target { name: "cgroup-path", run: attribution::cgroup_path, seeds: attribution::cgroup_paths },
     Target { name: "container-file", run: attribution::container_file, seeds: attribution::container_files },

@@ -19,22 +19,28 @@ use telemetry_tsdb::log::{RowDecoder, RowEncoder, scan};
 use telemetry_tsdb::wire::Reader;
 
 /// A whole number of two-hour buckets.
-const START: i64 = 1_699_999_200_000;
-const SEGMENT: &str = "log/00000000000000000000-000.seg";
-const FILE: &str = "blocks/000000000001.blk";
+pub const START: i64 = 1_699_999_200_000;
+/// The first segment of a log.
+pub const SEGMENT: &str = "log/00000000000000000000-000.seg";
+/// The first file of a store.
+pub const FILE: &str = "blocks/000000000001.blk";
 
 /// A disk with one file.
-fn disk_with(path: &str, bytes: &[u8]) -> SimStorage {
+pub fn disk_with(path: &str, bytes: &[u8]) -> SimStorage {
     let disk = SimStorage::default();
-    let path = Path::new(path);
-    let file = disk.create(path).expect("a new disk takes a file");
-    file.write_at(bytes, 0).and_then(|()| file.sync()).expect("an endless disk takes bytes");
-    disk.sync_dir(path.parent().unwrap_or(Path::new(""))).expect("nothing fails");
+    put_file(&disk, Path::new(path), bytes);
     disk
 }
 
-/// A small store with files, tiers and a log.
-fn small_store() -> SimStorage {
+/// Puts a file on a disk.
+pub fn put_file(disk: &SimStorage, path: &Path, bytes: &[u8]) {
+    let file = disk.create(path).expect("a new disk takes a file");
+    file.write_at(bytes, 0).and_then(|()| file.sync()).expect("an endless disk takes bytes");
+    disk.sync_dir(path.parent().unwrap_or(Path::new(""))).expect("nothing fails");
+}
+
+/// A small store with files, tiers and a log that has a record of each kind.
+pub fn small_store() -> SimStorage {
     let (disk, clock) = (SimStorage::default(), Arc::new(SimClock::at(START)));
     let (db, _) =
         Db::open(Config::default(), Arc::new(disk.clone()), clock.clone()).expect("a new store opens");
@@ -61,6 +67,16 @@ fn small_store() -> SimStorage {
         db.append_row(group, t, cells);
         if let Some(first) = series.first().filter(|_| tick % 7 == 0) {
             db.append([(*first, t - 30_000, Sample::Float(-1.0))]);
+            let labels = vec![("trace_id".into(), tick.to_string().into())];
+            db.add_exemplar(Exemplar { series: first.id, t, value: 1.0, labels });
+        }
+        if tick == 195 {
+            db.bind_owner(owner, &[("pod", "web")]);
+            let second = [Matcher::new("k", MatchOp::Equal, "1")];
+            db.delete(&second, t - 600_000, t - 300_000).expect("nothing fails");
+        }
+        if let Some(third) = series.get(2).filter(|_| tick == 197) {
+            db.end(&[*third], t);
         }
         db.commit().expect("nothing fails");
         while db.maintain() != Work::Nothing {}
@@ -68,7 +84,8 @@ fn small_store() -> SimStorage {
     disk
 }
 
-fn files_of(extension: &str) -> Vec<Vec<u8>> {
+/// The files of a small store that end so.
+pub fn files_of(extension: &str) -> Vec<Vec<u8>> {
     let disk = small_store();
     let wanted: Vec<PathBuf> = disk
         .files()
@@ -151,7 +168,7 @@ pub fn log_bodies() -> Vec<Vec<u8>> {
         record::put_metadata(out, "x", &Metadata { kind: "gauge".into(), ..Metadata::default() })
     });
     add(kind::TOMBSTONE, &|out| {
-        record::put_tombstone(out, &Tombstone { from: -1, to: 9, series: vec![1, 2] })
+        record::put_tombstone(out, &Tombstone { from: -1, to: 9, series: vec![1, 2], files: 3 })
     });
     add(kind::EXEMPLARS, &|out| {
         let labels = vec![("trace_id".into(), "a".into())];

@@ -18,6 +18,7 @@ mod fuzz;
 mod kernel;
 mod promqltest;
 mod run;
+mod sanitize;
 mod soak;
 mod test;
 mod tidy;
@@ -89,6 +90,11 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Simulated crashes of the store by the hundred thousand; a seed plays a failure again
     Soak(soak::Options),
+    /// The store's tests under the address and the thread sanitizer, and under miri where there is one
+    Sanitize {
+        /// One of them; none means all
+        sanitizer: Option<sanitize::Sanitizer>,
+    },
     /// Every figure, one JSON line each
     Bench {
         /// One benchmark; none means all
@@ -113,6 +119,7 @@ fn main() -> ExitCode {
         Task::Cluster { action } => cluster::cluster(&action),
         Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Soak(options) => soak::soak(&options),
+        Task::Sanitize { sanitizer } => sanitize::sanitize(sanitizer),
         Task::Bench { name } => bench::bench(name.as_deref()),
         Task::Promqltest { paths } => promqltest::promqltest(&paths),
     };

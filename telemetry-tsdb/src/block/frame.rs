@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::fs::File;
+use crate::fs::{File, again};
 
 /// Begins every frame.
 const MAGIC: [u8; 4] = *b"\xA7tb\x1F";
@@ -67,13 +67,13 @@ pub fn next_magic(bytes: &[u8], from: usize) -> usize {
     rest.windows(MAGIC.len()).position(|window| window == MAGIC).map_or(bytes.len(), |at| from + at)
 }
 
-/// Reads a frame.
+/// Reads a frame, again if the disk refuses.
 pub fn read(file: &dyn File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     if len > BODY_MAX + OVERHEAD {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut bytes = vec![0; len];
-    file.read_at(&mut bytes, offset)?;
+    again(|| file.read_at(&mut bytes, offset))?;
     Ok(bytes)
 }
 

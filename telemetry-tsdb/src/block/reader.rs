@@ -221,7 +221,11 @@ impl Block {
         }
         let bytes = self.frame((entry.offset, entry.len), kind::TIMES, "times")?;
         let body = frame::parse(&bytes, kind::TIMES).unwrap_or(&[]);
-        let (_, times) = parse_times(body).map_err(|_| self.damage("times", entry.offset))?;
+        let (found, times) = parse_times(body).map_err(|_| self.damage("times", entry.offset))?;
+        if found != group || times.len() != entry.rows as usize {
+            // Chunks would be read with as many cells as the table says.
+            return Err(self.damage("times", entry.offset));
+        }
         let times: Arc<[i64]> = times.into();
         *kept = Arc::downgrade(&times);
         Ok(times)

@@ -140,9 +140,7 @@ impl Db {
         if let Some(log) = writer.log.as_mut()
             && let Err(error) = log.commit()
         {
-            self.health.counters.log_failures.fetch_add(1, Relaxed);
-            self.degrade(&mut writer, &error.to_string());
-            return Err(error.into());
+            self.log_failed(&mut writer, error)?;
         }
         writer.unsynced_from = i64::MAX;
         self.durable_through.fetch_max(newest, Relaxed);
@@ -166,10 +164,15 @@ impl Db {
         } else {
             tracing::error!(reason, "the log cannot be written: samples are kept in memory only");
         }
+        self.stop_log(writer);
+        self.health.degrade(reason.to_owned());
+    }
+
+    /// Lets go of a log that was refused; another goes on with its first number that was not promised.
+    pub(super) fn stop_log(&self, writer: &mut Writer) {
         if let Some(log) = writer.log.take() {
             writer.next_sequence = log.first_unpromised();
         }
-        self.health.degrade(reason.to_owned());
     }
 
     pub(super) fn push_row(&self, writer: &mut Writer, group: GroupId, row: Row) {

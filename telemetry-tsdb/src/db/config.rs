@@ -17,11 +17,15 @@ pub struct Config {
     pub retention: Retention,
     /// Bytes that all files together may have; 0 sets no limit. Oldest files go first.
     pub bytes_max: u64,
-    /// Free bytes below which nothing is written but what frees space.
+    /// Free bytes below which the oldest files go, one after the other.
     pub free_floor_bytes: u64,
+    /// Room that is held by a file as long as there is more, and given to the log and to windows when the disk is full:
+    /// what is in memory then still reaches the disk. 0 holds none.
+    pub reserve_bytes: u64,
     /// Time after a window's end before it is written: rows that are a little late still get in.
     pub flush_delay_ms: i64,
-    /// Complete windows that may wait in memory while the disk refuses them; older ones are dropped and counted.
+    /// Complete windows that may wait in memory while the disk refuses them. With more, nothing more is acknowledged;
+    /// what was stays, and of the rest the oldest are dropped and counted.
     pub waiting_windows_max: usize,
     /// Exemplars that are kept.
     pub exemplars_max: usize,
@@ -56,6 +60,7 @@ impl Default for Config {
             retention: Retention::default(),
             bytes_max: 0,
             free_floor_bytes: 64 << 20,
+            reserve_bytes: 16 << 20,
             flush_delay_ms: 30_000,
             waiting_windows_max: 24,
             exemplars_max: 16_384,

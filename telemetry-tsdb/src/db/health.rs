@@ -64,7 +64,7 @@ counters! {
     windows_written,
     /// Writes of windows that failed; they are tried again.
     window_failures,
-    /// Windows dropped because the disk refused them for too long.
+    /// Windows dropped because the disk refused for too long; nothing in them was ever acknowledged.
     windows_dropped,
     /// Files joined into one.
     blocks_compacted,
@@ -112,6 +112,8 @@ pub struct Stats {
     pub block_samples: u64,
     /// Late samples waiting for a file.
     pub late_samples: usize,
+    /// Deletions that are not yet applied to all files.
+    pub deletions: usize,
 }
 
 // === impl Health ===

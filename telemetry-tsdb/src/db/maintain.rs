@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 use super::append::complete_window;
-use super::record::{self, Tombstone, kind};
-use super::writer::Writer;
+use super::delete::ranges_of;
+use super::refused::Pause;
 use super::{Db, Error, Mode, Stats};
 use crate::block::{self, Block, BlockMeta};
-use crate::head::{Row, Stripe, WINDOW_MS, window_of};
+use crate::head::{WINDOW_MS, window_of};
 use crate::index::{OwnerRef, SeriesId};
 
 /// What compaction joins first: six windows.
@@ -50,6 +50,10 @@ pub struct House {
     given_up: BTreeMap<i64, u64>,
     /// Tiers that could not be made, likewise.
     pub(super) tiers_given_up: BTreeMap<(i64, i64), u64>,
+    /// Until when a disk that refused is left alone.
+    pub(super) pause: Pause,
+    /// It was windows that the disk refused, for too long.
+    pub(super) windows_refused: bool,
 }
 
 // === impl Db ===
@@ -62,23 +66,19 @@ impl Db {
         }
         let mut house = self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now_ms();
+        let done = complete_window(now, self.config.flush_delay_ms);
         if self.health.mode() == Mode::Degraded {
-            let work = self.try_recover();
-            if work == Work::Failed {
-                self.make_room(&house, now);
-                self.bound_waiting(complete_window(now, self.config.flush_delay_ms));
-            }
-            return work;
+            return self.recover(&mut house, done, now);
         }
         self.try_cut(&mut house, now);
-        let done = complete_window(now, self.config.flush_delay_ms);
-        if self.is_flush_due(done) {
-            return self.try_flush(&house, done, now);
+        let is_paused = !house.pause.is_over(self.clock.monotonic_ns());
+        if self.is_flush_due(done) && !is_paused {
+            return self.try_flush(&mut house, done, now);
         }
         if self.expire(&house, now) > 0 {
             return Work::Expired;
         }
-        if !self.config.compaction || self.storage.is_none() {
+        if !self.config.compaction || self.storage.is_none() || is_paused {
             return Work::Nothing;
         }
         match self.try_compact(&mut house, now) {
@@ -87,90 +87,23 @@ impl Db {
         }
     }
 
-    /// Takes the log up again after a failure: a new segment, a checkpoint, and everything in memory that no earlier
-    /// segment is known to hold.
-    fn try_recover(&self) -> Work {
-        let mut writer = self.writer();
-        let next = writer.next_sequence;
-        let result = self.begin_log(&mut writer, next).and_then(|()| self.log_again(&mut writer));
-        match result {
-            Ok(()) => {
-                self.health.recover();
-                writer.unsynced_from = i64::MAX;
-                self.durable_through.fetch_max(writer.newest, Relaxed);
-                self.health.counters.log_recoveries.fetch_add(1, Relaxed);
-                tracing::info!("the log is written again");
-                Work::Recovered
-            }
-            Err(error) => {
-                self.degrade(&mut writer, &error.to_string());
-                Work::Failed
-            }
-        }
-    }
-
-    /// While the disk refuses, only so many windows wait in memory. The oldest go of which nothing was ever acknowledged:
-    /// what was stays, and is no more than it was when the disk began to refuse.
-    fn bound_waiting(&self, done: i64) {
-        let waiting = i64::try_from(self.config.waiting_windows_max).unwrap_or(i64::MAX);
-        let acknowledged = window_of(self.durable_through());
-        let mut writer = self.writer();
-        writer.freeze(done);
-        let through = done.saturating_sub(waiting);
-        let dropped: usize = writer.groups.iter_mut().map(|group| group.forget(acknowledged, through)).sum();
-        if dropped > 0 {
-            self.health.counters.windows_dropped.fetch_add(dropped as u64, Relaxed);
-            tracing::error!(
-                dropped,
-                "the disk has refused for too long: the oldest windows in memory are gone"
-            );
-        }
-    }
-
-    /// Logs all rows from the oldest on that a sample came to since the last commit, and all late samples. Newer than
-    /// what was acknowledged is not enough: another group may be behind, and a row may have been added to.
-    pub(super) fn log_again(&self, writer: &mut Writer) -> Result<(), Error> {
-        let from = writer.unsynced_from;
-        for at in 0..writer.groups.len() {
-            let Some(group) = writer.groups.get(at) else { continue };
-            let (id, view) = (group.id(), group.view().load_full());
-            let frozen = view.frozen.iter().flat_map(|window| window.stripes.iter());
-            let stripes: Vec<Arc<Stripe>> = frozen.chain(view.stripes.iter()).cloned().collect();
-            for stripe in stripes {
-                if stripe.times().last().is_some_and(|t| *t >= from) {
-                    for row in stripe.rows().into_iter().filter(|row| row.t >= from) {
-                        writer.log_whole_row(id, &row);
-                    }
-                    self.commit_log(writer)?;
-                }
-            }
-            let staged: Vec<Row> =
-                view.rows.iter().filter(|row| row.t >= from).map(|row| Row::clone(row)).collect();
-            staged.iter().for_each(|row| writer.log_whole_row(id, row));
-        }
-        let mut body = Vec::new();
-        for (series, list) in self.late.all() {
-            body.clear();
-            list.iter().for_each(|(t, sample)| record::put_sample(&mut body, series, *t, sample));
-            writer.log_record(kind::SAMPLES, &body);
-        }
-        self.commit_log(writer)
-    }
-
-    fn commit_log(&self, writer: &mut Writer) -> Result<(), Error> {
-        writer.log.as_mut().map_or(Ok(()), |log| Ok(log.commit()?))
-    }
-
     /// Begins a segment at each border of windows, so that the log can be cut there.
     fn try_cut(&self, house: &mut House, now: i64) {
         if self.storage.is_none() || house.cut == Some(window_of(now)) {
             return;
         }
-        let mut writer = self.writer();
+        if bucket_of(now) != house.cut.map_or(i64::MIN, |window| bucket_of(window.saturating_mul(WINDOW_MS)))
+        {
+            // What the disk would not do two hours ago it may do now.
+            house.given_up.clear();
+            house.tiers_given_up.clear();
+        }
         house.cut = Some(window_of(now));
+        self.hold_reserve();
+        self.drop_applied_tombstones(now);
+        let mut writer = self.writer();
         if let Err(error) = writer.new_cut(self) {
-            self.health.counters.log_failures.fetch_add(1, Relaxed);
-            self.degrade(&mut writer, &error.to_string());
+            let _ = self.log_failed(&mut writer, error);
         }
     }
 
@@ -179,37 +112,24 @@ impl Db {
         writer.groups.iter().any(|group| group.is_due(done))
     }
 
-    fn try_flush(&self, house: &House, done: i64, now: i64) -> Work {
+    fn try_flush(&self, house: &mut House, done: i64, now: i64) -> Work {
         if self.storage.is_none() {
             self.writer().freeze(done);
             let oldest = window_of(now.saturating_sub(self.config.retention.raw_ms));
             self.release(oldest.saturating_sub(1));
             self.late.drop_before(oldest.saturating_mul(WINDOW_MS));
+            self.drop_applied_tombstones(now);
             return Work::Nothing;
         }
         match self.flush(done) {
-            Ok(_) => Work::Flushed,
+            Ok(_) => {
+                house.pause.end();
+                Work::Flushed
+            }
             Err(error) => {
-                self.health.counters.window_failures.fetch_add(1, Relaxed);
-                tracing::error!(%error, "windows cannot be written; they stay in memory");
-                self.drop_waiting(done);
-                self.make_room(house, now);
+                self.windows_failed(house, &error, done, now);
                 Work::Failed
             }
-        }
-    }
-
-    /// Lets go of the oldest complete windows beyond those that may wait for the disk.
-    fn drop_waiting(&self, done: i64) {
-        let waiting = i64::try_from(self.config.waiting_windows_max).unwrap_or(i64::MAX);
-        let oldest = done.saturating_sub(waiting);
-        let dropped = {
-            let writer = self.writer();
-            writer.groups.iter().map(|group| group.frozen(oldest).count()).sum::<usize>()
-        };
-        if dropped > 0 {
-            self.health.counters.windows_dropped.fetch_add(dropped as u64, Relaxed);
-            self.release(oldest);
         }
     }
 
@@ -248,13 +168,16 @@ impl Db {
         free.is_some_and(|free| free < self.config.free_floor_bytes)
     }
 
-    /// Gives the oldest file away for windows that wait.
-    fn make_room(&self, house: &House, now: i64) {
-        if self.expire(house, now) == 0 && self.is_nearly_full() {
-            let oldest: Vec<_> = self.blocks.load().first().cloned().into_iter().collect();
-            self.remove_blocks(&oldest);
-            self.health.counters.blocks_expired.fetch_add(oldest.len() as u64, Relaxed);
+    /// Gives the oldest files away for what waits. Returns how many.
+    pub(super) fn make_room(&self, house: &House, now: i64) -> usize {
+        let gone = self.expire(house, now);
+        if gone > 0 || !self.is_nearly_full() {
+            return gone;
         }
+        let oldest: Vec<_> = self.blocks.load().first().cloned().into_iter().collect();
+        self.remove_blocks(&oldest);
+        self.health.counters.blocks_expired.fetch_add(oldest.len() as u64, Relaxed);
+        oldest.len()
     }
 
     fn remove_blocks(&self, gone: &[Arc<Block>]) {
@@ -287,7 +210,11 @@ impl Db {
             Err(error) => {
                 self.health.counters.compaction_failures.fetch_add(1, Relaxed);
                 tracing::warn!(%error, "files cannot be joined; they are served as they are");
-                house.given_up.insert(bucket, newest_of(&inputs));
+                if error.is_full() {
+                    house.pause.grow(self.clock.monotonic_ns());
+                } else {
+                    house.given_up.insert(bucket, newest_of(&inputs));
+                }
                 Work::Failed
             }
         }
@@ -304,6 +231,9 @@ impl Db {
             Err(error) => {
                 self.health.counters.compaction_failures.fetch_add(1, Relaxed);
                 tracing::warn!(%error, "a tier cannot be made; its samples are served as they came");
+                if error.is_full() {
+                    house.pause.grow(self.clock.monotonic_ns());
+                }
                 Work::Failed
             }
         }
@@ -334,8 +264,12 @@ impl Db {
         inputs: &[Arc<Block>],
     ) -> Result<(), Error> {
         let storage = self.storage()?;
-        let damage =
-            |damage: block::Damage| Error::Damaged { file: String::new(), reason: damage.to_string() };
+        let damage = |damage: block::Damage| match damage {
+            block::Damage::Io { file, source } => {
+                Error::Io { operation: format!("join files: {}", file.display()), source }
+            }
+            damage => Error::Damaged { file: String::new(), reason: damage.to_string() },
+        };
         let meta = made.map_err(damage)?;
         let made = Arc::new(Block::open(&*storage, &meta.path()).map_err(damage)?);
         self.blocks.rcu(|old| {
@@ -400,39 +334,6 @@ impl Db {
         }
     }
 
-    /// Deletes a time range of the series that match. They are gone from every answer at once, and from disk once the
-    /// file they are in is joined with others. Returns how many series it was.
-    ///
-    /// # Errors
-    /// If a matcher or a file cannot be read.
-    pub fn delete(&self, matchers: &[telemetry_model::Matcher], from: i64, to: i64) -> Result<usize, Error> {
-        if self.is_read_only() {
-            return Err(Error::ReadOnly);
-        }
-        let selection = self.select(matchers, from, to)?;
-        let mut series: Vec<SeriesId> =
-            selection.series().iter().flat_map(|selected| selected.ids().iter().copied()).collect();
-        series.sort_unstable();
-        let count = selection.series().len();
-        let tombstone = Tombstone { from, to, series };
-        let mut body = Vec::new();
-        record::put_tombstone(&mut body, &tombstone);
-        let mut writer = self.writer();
-        writer.log_record(kind::TOMBSTONE, &body);
-        self.add_tombstone(tombstone);
-        Ok(count)
-    }
-
-    pub(super) fn add_tombstone(&self, tombstone: Tombstone) {
-        self.tombstones.rcu(|old| {
-            let mut all = Vec::clone(old);
-            if !all.contains(&tombstone) {
-                all.push(tombstone.clone());
-            }
-            all
-        });
-    }
-
     /// A picture of the store.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -449,6 +350,7 @@ impl Db {
             block_bytes: blocks.iter().map(|found| found.bytes()).sum(),
             block_samples: blocks.iter().map(|found| found.meta().samples).sum(),
             late_samples: self.late.samples(),
+            deletions: self.tombstones.load().len(),
         }
     }
 
@@ -467,10 +369,4 @@ impl Db {
 
 pub(super) fn newest_of(blocks: &[Arc<Block>]) -> u64 {
     blocks.iter().map(|found| found.meta().id).max().unwrap_or(0)
-}
-
-/// What is deleted of a series.
-pub(super) fn ranges_of(tombstones: &[Tombstone], id: SeriesId) -> Vec<(i64, i64)> {
-    let of = |tombstone: &&Tombstone| tombstone.series.binary_search(&id).is_ok();
-    tombstones.iter().filter(of).map(|tombstone| (tombstone.from, tombstone.to)).collect()
 }

@@ -8,6 +8,7 @@ mod append;
 mod bulk;
 mod checkpoint;
 mod config;
+mod delete;
 mod flush;
 mod health;
 mod histograms;
@@ -15,12 +16,13 @@ mod maintain;
 mod open;
 mod query;
 pub mod record;
+mod refused;
 mod replay;
 mod series;
 mod tiers;
 mod writer;
 
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, RwLock};
 
 use arc_swap::ArcSwap;
@@ -59,6 +61,8 @@ pub struct Db {
     metadata: RwLock<std::collections::BTreeMap<Box<str>, Metadata>>,
     health: Health,
     durable_through: AtomicI64,
+    /// The reserve is there.
+    has_reserve: AtomicBool,
     housekeeping: Mutex<maintain::House>,
 }
 
@@ -93,4 +97,23 @@ pub enum Error {
     /// The store is read-only.
     #[error("the store is open for reading only")]
     ReadOnly,
+    /// As many deletions as there may be are not yet applied to all files.
+    #[error(
+        "{0} deletions wait to be applied: files of what is deleted must be joined, or go, before there are more"
+    )]
+    Deletions(usize),
+}
+
+// === impl Error ===
+
+impl Error {
+    /// Whether there was no room: a state of the disk that passes.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Log(error) => error.is_full(),
+            Self::Io { source, .. } => crate::fs::is_full(source),
+            _ => false,
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Opening a store: files first, then the log, then the first new segment.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, RwLock};
 
 use arc_swap::ArcSwap;
@@ -11,13 +11,11 @@ use super::maintain::{DAY_MS, House};
 use super::writer::Writer;
 use super::{Config, Db, Error, Health, Mode};
 use crate::block::{self, Block, BlockMeta, Damage};
-use crate::fs::{Clock, Storage};
+use crate::fs::{Clock, DAMAGED_DIR, Storage};
 use crate::head::{LateSamples, window_of};
 use crate::index::{HeadIndex, Owners};
 use crate::wire::Reader;
 
-/// Where files that cannot be read are put.
-const DAMAGED_DIR: &str = "damaged";
 /// No file has more: those of a day are joined, and no more than those.
 const FILE_RANGE_MAX_MS: i64 = 2 * DAY_MS;
 
@@ -81,17 +79,20 @@ impl Db {
         let io = |source| Error::Io { operation: "read the log".into(), source };
         db.replay(&*storage, &mut report).map_err(io)?;
         if mode != Mode::ReadOnly {
-            db.take_up_log(&*storage, report.log.next_sequence)?;
+            db.find_reserve(&*storage);
+            db.take_up_log(&*storage, &report.log)?;
         }
         Ok((db, report))
     }
 
     /// Makes what the log held durable, whoever wrote it, and begins to write. A full disk is no reason not to start:
     /// then the store is degraded until there is room.
-    fn take_up_log(&self, storage: &dyn Storage, next: u64) -> Result<(), Error> {
+    fn take_up_log(&self, storage: &dyn Storage, found: &crate::log::Report) -> Result<(), Error> {
         let mut writer = self.writer();
+        writer.found = found.clone();
+        writer.found_through = writer.newest;
         let synced = crate::log::sync(storage);
-        let begun = self.begin_log(&mut writer, next).and_then(|()| match &synced {
+        let begun = self.begin_log(&mut writer, found.next_sequence).and_then(|()| match &synced {
             Ok(()) => Ok(()),
             Err(error) => {
                 tracing::warn!(%error, "the log of the last process cannot be synced: it is written again");
@@ -106,8 +107,12 @@ impl Db {
                 Ok(())
             }
             Err(Error::Log(error)) if error.is_full() => {
-                self.health.counters.log_failures.fetch_add(1, Relaxed);
-                self.degrade(&mut writer, &error.to_string());
+                if synced.is_ok() {
+                    writer.unsynced_from = i64::MAX;
+                }
+                if let Err(error) = self.log_failed(&mut writer, error) {
+                    tracing::warn!(%error, "the store starts on a full disk");
+                }
                 Ok(())
             }
             Err(error) => Err(error),
@@ -116,7 +121,8 @@ impl Db {
 
     /// Begins a segment behind what the log holds. Nothing before it is needed once the windows it knows of are files.
     pub(super) fn begin_log(&self, writer: &mut Writer, next: u64) -> Result<(), Error> {
-        let log = crate::log::LogWriter::open(self.storage()?, next)?;
+        let mut log = crate::log::LogWriter::open(self.storage()?, next)?;
+        log.keep_damaged(&writer.found);
         writer.log = Some(log);
         writer.new_cut(self)?;
         if let Some(log) = writer.log.as_mut() {
@@ -142,6 +148,7 @@ impl Db {
             metadata: RwLock::default(),
             health: Health::new(mode),
             durable_through: AtomicI64::new(i64::MIN),
+            has_reserve: AtomicBool::new(false),
             housekeeping: Mutex::new(House::default()),
         }
     }

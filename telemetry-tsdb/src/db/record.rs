@@ -87,6 +87,9 @@ pub struct Tombstone {
     pub to: i64,
     /// Which, growing.
     pub series: Vec<SeriesId>,
+    /// The number of the newest file when it was made: it is not applied to those up to it. `u64::MAX` if that is not
+    /// known.
+    pub files: u64,
 }
 
 /// A sample that is remembered for its trace.
@@ -224,6 +227,7 @@ pub fn put_tombstone(out: &mut Vec<u8>, tombstone: &Tombstone) {
     put_i64(out, tombstone.to);
     put_count(out, tombstone.series.len());
     tombstone.series.iter().for_each(|series| put_u64(out, u64::from(*series)));
+    put_u64(out, tombstone.files);
 }
 
 /// The next tombstone of a body.
@@ -233,7 +237,9 @@ pub fn put_tombstone(out: &mut Vec<u8>, tombstone: &Tombstone) {
 pub fn get_tombstone(r: &mut Reader<'_>) -> Result<Tombstone, Malformed> {
     let (from, to) = (r.i64()?, r.i64()?);
     let n = r.count(1)?;
-    Ok(Tombstone { from, to, series: (0..n).map(|_| r.u32()).collect::<Result<_, _>>()? })
+    let series = (0..n).map(|_| r.u32()).collect::<Result<_, _>>()?;
+    let files = if r.is_empty() { u64::MAX } else { r.u64()? };
+    Ok(Tombstone { from, to, series, files })
 }
 
 /// Appends an exemplar.
@@ -427,7 +433,7 @@ mod tests {
             labels: vec![("__name__", "x"), ("a", "b")],
         };
         put_series(&mut out, &series);
-        let tombstone = Tombstone { from: -1, to: i64::MAX, series: vec![1, 9] };
+        let tombstone = Tombstone { from: -1, to: i64::MAX, series: vec![1, 9], files: 7 };
         put_tombstone(&mut out, &tombstone);
         let histogram = NativeHistogram {
             schema: CUSTOM_SCHEMA,

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::maintain::{BUCKET_MS, DAY_MS, House, bucket_of, newest_of, ranges_of};
+use super::delete::ranges_of;
+use super::maintain::{BUCKET_MS, DAY_MS, House, bucket_of, newest_of};
 use super::{Db, Error};
 use crate::block::{self, Block, BlockMeta, Downsampled, Kind};
 use crate::head::WINDOW_MS;
@@ -148,7 +149,7 @@ impl Db {
         match due {
             Due::Bucket { bucket, tier_ms, wanted_by, inputs } => {
                 let result = self.downsample(bucket, tier_ms, &inputs);
-                if result.is_err() {
+                if result.as_ref().is_err_and(|error| !error.is_full()) {
                     house.tiers_given_up.insert((bucket, tier_ms), wanted_by);
                 }
                 result
@@ -156,7 +157,7 @@ impl Db {
             Due::Day { meta, inputs } => {
                 let key = (i64::MAX - meta.min_t.div_euclid(DAY_MS), meta.tier_ms);
                 let result = self.join_tier(meta, &inputs);
-                if result.is_err() {
+                if result.as_ref().is_err_and(|error| !error.is_full()) {
                     house.tiers_given_up.insert(key, newest_of(&inputs));
                 }
                 result

@@ -8,7 +8,7 @@ use super::series::SeriesRef;
 use super::{Db, histograms};
 use crate::head::{Group, GroupId, Packer, Row, Sample};
 use crate::index::SeriesId;
-use crate::log::{LogWriter, RowEncoder};
+use crate::log::{LogWriter, Report, RowEncoder};
 
 /// Rows from one whole row to the next: damage to one record costs at most the rest of these.
 pub(super) const ROWS_PER_WHOLE: u32 = 12;
@@ -20,8 +20,12 @@ pub struct Writer {
     pub(super) by_key: HashMap<Box<str>, GroupId>,
     pub(super) packer: Packer,
     pub(super) log: Option<LogWriter>,
+    /// What the log was like at the start.
+    pub(super) found: Report,
     pub(super) rows: RowEncoder,
     pub(super) newest: i64,
+    /// The newest sample that the start found: the last process may have promised it.
+    pub(super) found_through: i64,
     /// The oldest sample that came since the last commit that went well; `i64::MAX` if none did.
     pub(super) unsynced_from: i64,
     /// The number that the log goes on with after a failure.
@@ -75,8 +79,10 @@ impl Writer {
             by_key: HashMap::new(),
             packer: Packer::default(),
             log: None,
+            found: Report::default(),
             rows: RowEncoder::default(),
             newest: i64::MIN,
+            found_through: i64::MIN,
             unsynced_from: i64::MAX,
             next_sequence: 0,
             next_series: 0,

@@ -1,6 +1,7 @@
 //! The disk and the clock as parameters: the same store runs on a real directory and on a simulated disk that tears,
 //! loses, reorders, fails, lies and fills.
 
+#[expect(unsafe_code, reason = "what the standard library does not ask the kernel: free space, room held")]
 mod real;
 pub mod sim;
 
@@ -12,6 +13,9 @@ use std::time::{Instant, SystemTime};
 use telemetry_model::clock::Timestamp;
 
 pub use real::RealStorage;
+
+/// Where what is damaged is put; nothing in it is read again.
+pub const DAMAGED_DIR: &str = "damaged";
 
 /// A store's directory. Paths are relative to it.
 pub trait Storage: Send + Sync {
@@ -40,7 +44,7 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// What the system says.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
-    /// Makes a directory; one that is there is fine.
+    /// Makes a directory and brings its name to disk; one that is there is fine.
     ///
     /// # Errors
     /// What the system says.
@@ -50,6 +54,14 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// What the system says.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes a file that takes so much room without being written; it must not exist. Not every disk can.
+    ///
+    /// # Errors
+    /// What the system says; nothing is left behind then.
+    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let _ = (path, bytes);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Bytes that can still be written, if known.
     fn free_bytes(&self) -> Option<u64>;
 }
@@ -116,6 +128,43 @@ impl Clock for SystemClock {
     fn monotonic_ns(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// How often a file is read that cannot be: a loose cable or a path that fails over answers the second time.
+const READ_ATTEMPTS: u32 = 3;
+
+/// Opens a file and reads all of it, again if the disk refuses.
+///
+/// # Errors
+/// What the system says at last, or if it is longer than `max`.
+pub fn read_file(storage: &dyn Storage, path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    again(|| read_all(&*storage.open(path)?, max))
+}
+
+/// Tries a read again that an error of the disk ended, a few times; what it then says is the answer.
+///
+/// # Errors
+/// The last one.
+pub fn again<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut attempt = 1;
+    loop {
+        match read() {
+            Err(error) if attempt < READ_ATTEMPTS && is_of_the_disk(&error) => attempt += 1,
+            other => return other,
+        }
+    }
+}
+
+/// Whether there was no room.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether an error may pass: not one that says what the file is.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, NotFound, PermissionDenied, UnexpectedEof};
+    !matches!(error.kind(), FileTooLarge | NotFound | PermissionDenied | UnexpectedEof)
 }
 
 /// Reads a whole file.

@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -106,11 +107,28 @@ impl Storage for RealStorage {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(self.root.join(dir))
+        match fs::create_dir(self.root.join(dir)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made.and_then(|()| self.sync_dir(dir.parent().unwrap_or(Path::new("")))),
+        }
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::open(self.root.join(dir))?.sync_all()
+    }
+
+    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let bytes = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
+        let path = self.root.join(path);
+        let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path)?;
+        // SAFETY: the descriptor is that of `file`, which outlives the call; the kernel checks the numbers.
+        let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        fs::remove_file(&path)?;
+        Err(error)
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -156,6 +174,24 @@ mod tests {
         drop(first);
         let again = RealStorage::open(dir.path()).unwrap();
         assert!(again.free_bytes().unwrap() > 0);
+    }
+
+    #[test]
+    fn room_that_is_held_is_taken_and_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::open(dir.path()).unwrap();
+        let path = Path::new("held");
+        match storage.reserve(path, 1 << 20) {
+            Ok(()) => {
+                let held = fs::metadata(dir.path().join(path)).unwrap();
+                assert!(std::os::unix::fs::MetadataExt::blocks(&held) * 512 >= 1 << 20, "blocks, not a hole");
+                assert!(storage.reserve(path, 1).is_err(), "it is there already");
+                storage.remove(path).unwrap();
+            }
+            Err(error) => assert!(!dir.path().join(path).exists(), "{error}: nothing is left behind"),
+        }
+        assert!(storage.reserve(path, i64::MAX as u64).is_err(), "no disk has so much");
+        assert!(!dir.path().join(path).exists(), "nothing is left behind");
     }
 
     #[test]

@@ -55,6 +55,8 @@ struct Disk {
     capacity: u64,
     operations: u64,
     fault: Option<(u64, Fault)>,
+    /// Nothing can be made below it.
+    refused: Option<PathBuf>,
     epoch: u64,
 }
 
@@ -73,6 +75,10 @@ struct Node {
     durable: Vec<u8>,
     /// A sync failed: what it should have written never gets there.
     lies: bool,
+    /// Room that is held beyond what was written.
+    held: u64,
+    /// So many reads answer EIO.
+    bad_reads: u32,
 }
 
 // === impl Rng ===
@@ -143,6 +149,7 @@ impl SimStorage {
             capacity,
             operations: 0,
             fault: None,
+            refused: None,
             epoch: 0,
         })))
     }
@@ -174,6 +181,11 @@ impl SimStorage {
         self.disk().fault = None;
     }
 
+    /// No file can be made in this directory, until it is another one or none.
+    pub fn refuse(&self, dir: Option<&Path>) {
+        self.disk().refused = dir.map(Path::to_owned);
+    }
+
     /// Makes the disk larger or smaller.
     pub fn set_capacity(&self, bytes: u64) {
         self.disk().capacity = bytes;
@@ -185,7 +197,7 @@ impl SimStorage {
         let mut disk = self.disk();
         for node in &mut disk.nodes {
             let kept = keep(node, rng);
-            *node = Node { live: kept.clone(), durable: kept, lies: false };
+            *node = Node { live: kept.clone(), durable: kept, lies: false, ..*node };
         }
         let pending = std::mem::take(&mut disk.pending);
         // Names are journalled in order: a prefix of what was not synced gets there.
@@ -217,11 +229,22 @@ impl SimStorage {
         }
     }
 
+    /// The next reads of a file answer EIO, so many of them.
+    pub fn fail_reads(&self, path: &Path, count: u32) {
+        let mut disk = self.disk();
+        let Some(node) = disk.names.get(path).copied() else { return };
+        if let Some(node) = disk.nodes.get_mut(node) {
+            node.bad_reads = count;
+        }
+    }
+
     /// All files with their lengths.
     #[must_use]
     pub fn files(&self) -> Vec<(PathBuf, usize)> {
         let disk = self.disk();
-        let len = |node: &usize| disk.nodes.get(*node).map_or(0, |node| node.live.len());
+        let len = |node: &usize| {
+            disk.nodes.get(*node).map_or(0, |node| usize::try_from(node.taken()).unwrap_or(usize::MAX))
+        };
         disk.names.iter().map(|(path, node)| (path.clone(), len(node))).collect()
     }
 
@@ -229,7 +252,8 @@ impl SimStorage {
     #[must_use]
     pub fn copy(&self) -> Self {
         let disk = self.disk();
-        let copied = |node: &Node| Node { live: node.live.clone(), durable: node.live.clone(), lies: false };
+        let copied =
+            |node: &Node| Node { live: node.live.clone(), durable: node.live.clone(), lies: false, ..*node };
         let nodes = disk.nodes.iter().map(copied).collect();
         let other = Self::new(disk.capacity);
         {
@@ -292,9 +316,28 @@ fn keep(node: &Node, rng: &mut Rng) -> Vec<u8> {
     kept
 }
 
+// === impl Node ===
+
+impl Node {
+    /// Its length, which is the room it takes.
+    fn taken(&self) -> u64 {
+        self.held.max(self.live.len() as u64)
+    }
+}
+
 // === impl Change ===
 
 impl Change {
+    /// Whether a sync of this directory brings it to disk. A file that moved is in both or has moved on disk: a journal
+    /// has no half of it.
+    fn is_in(&self, dir: &Path) -> bool {
+        let within = |path: &PathBuf| path.parent() == Some(dir);
+        match self {
+            Self::Put(path, _) | Self::Drop(path) => within(path),
+            Self::Move(from, to) => within(from) || within(to),
+        }
+    }
+
     fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
         match self {
             Self::Put(path, node) => {
@@ -329,7 +372,7 @@ impl Disk {
     }
 
     fn used(&self) -> u64 {
-        self.names.values().filter_map(|node| self.nodes.get(*node)).map(|node| node.live.len() as u64).sum()
+        self.names.values().filter_map(|node| self.nodes.get(*node)).map(Node::taken).sum()
     }
 }
 
@@ -341,6 +384,9 @@ impl Storage for SimStorage {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let node = {
             let mut disk = self.disk();
+            if disk.refused.is_some() && path.parent() == disk.refused.as_deref() {
+                return Err(eio());
+            }
             if disk.names.contains_key(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
@@ -376,12 +422,30 @@ impl Storage for SimStorage {
         Ok(())
     }
 
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.step()?;
-        let pending = std::mem::take(&mut disk.pending);
-        let Disk { durable_names, .. } = &mut *disk;
-        pending.iter().for_each(|change| change.apply(durable_names));
+        let Disk { durable_names, pending, .. } = &mut *disk;
+        pending.retain(|change| {
+            let is_synced = change.is_in(dir);
+            if is_synced {
+                change.apply(durable_names);
+            }
+            !is_synced
+        });
+        Ok(())
+    }
+
+    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        if self.free_bytes().is_some_and(|free| free < bytes) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        drop(self.create(path)?);
+        let mut disk = self.disk();
+        let Disk { names, nodes, .. } = &mut *disk;
+        if let Some(node) = names.get(path).and_then(|node| nodes.get_mut(*node)) {
+            node.held = bytes;
+        }
         Ok(())
     }
 
@@ -429,7 +493,11 @@ impl File for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.with(|disk| {
             let from = usize::try_from(offset).map_err(io::Error::other)?;
-            let node = disk.nodes.get(self.node).ok_or_else(eio)?;
+            let node = disk.nodes.get_mut(self.node).ok_or_else(eio)?;
+            if let Some(left) = node.bad_reads.checked_sub(1) {
+                node.bad_reads = left;
+                return Err(eio());
+            }
             let source = node.live.get(from..from.saturating_add(buffer.len()));
             buffer.copy_from_slice(source.ok_or(io::ErrorKind::UnexpectedEof)?);
             Ok(())
@@ -458,6 +526,28 @@ impl File for SimFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.with(|disk| Ok(disk.nodes.get(self.node).map_or(0, |node| node.live.len() as u64)))
+        self.with(|disk| Ok(disk.nodes.get(self.node).map_or(0, Node::taken)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_synced_directory_has_its_names_and_no_others() {
+        for seed in 0..20 {
+            let disk = SimStorage::default();
+            for path in ["a/1", "b/2", "a/3"] {
+                disk.create(Path::new(path)).unwrap();
+            }
+            disk.sync_dir(Path::new("a")).unwrap();
+            disk.crash(&mut Rng::new(seed));
+            assert_eq!(disk.list(Path::new("a")).unwrap(), [PathBuf::from("1"), PathBuf::from("3")]);
+            if disk.list(Path::new("b")).unwrap().is_empty() {
+                return;
+            }
+        }
+        panic!("what nobody synced is never lost");
     }
 }

@@ -59,6 +59,14 @@ impl LateSamples {
         self.0.read().unwrap_or_else(PoisonError::into_inner).open.contains_key(&series)
     }
 
+    /// Whether any series has a late sample of this range.
+    #[must_use]
+    pub fn has_within(&self, from: i64, to: i64) -> bool {
+        let lists = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let within = |list: &LateSeries| list.iter().any(|(t, _)| (from..=to).contains(t));
+        lists.open.values().any(within) || lists.frozen.values().any(within)
+    }
+
     /// Whether there is no late sample at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{BODY_MAX, DIR, HEADER, MAGIC, OVERHEAD, SEGMENT_BYTES_MAX, parse_name};
-use crate::fs::{Storage, read_all};
+use crate::fs::{Storage, read_file};
 
 /// No log gets so far: a higher number is no record's, and the next ones are counted on from what is read.
 const SEQUENCE_MAX: u64 = 1 << 62;
@@ -25,12 +25,16 @@ pub struct Record<'a> {
 pub struct Report {
     /// Records read.
     pub records: u64,
-    /// Records missing between two that were read.
+    /// Records missing between two that were read; of a segment that could not be read, at most so many.
     pub lost_records: u64,
     /// Bytes passed over. A torn tail is among them: nobody was promised what it held.
     pub skipped_bytes: u64,
     /// Segments with bytes that were passed over, or that could not be read at all.
     pub damaged: Vec<PathBuf>,
+    /// Those of them that were read and that records are missing from.
+    pub lossy: Vec<PathBuf>,
+    /// Those of them that could not be read: what they hold is not known.
+    pub unread: Vec<PathBuf>,
     /// The number after the last record.
     pub next_sequence: u64,
 }
@@ -90,38 +94,56 @@ pub fn scan<'a>(bytes: &'a [u8], mut each: impl FnMut(Record<'a>)) -> u64 {
 /// Only if the directory cannot be listed.
 pub fn replay(storage: &dyn Storage, mut each: impl FnMut(Record<'_>)) -> io::Result<Report> {
     let mut report = Report::default();
-    let mut next: Option<u64> = None;
     let names = storage.list(Path::new(DIR))?;
     let segments: Vec<_> =
         names.iter().filter_map(|name| Some((parse_name(name)?.0, Path::new(DIR).join(name)))).collect();
-    for (at, (_, path)) in segments.iter().enumerate() {
+    // A segment is called by the number of its first record.
+    let mut next = segments.first().map_or(0, |(first, _)| *first);
+    for (at, (first, path)) in segments.iter().enumerate() {
         // A segment that was given up ends where the next one begins: what it holds beyond was written again there,
         // and may be there whole or torn.
         let end = segments.get(at + 1).map_or(u64::MAX, |(first, _)| *first);
-        let bytes = match storage.open(path).and_then(|file| read_all(&*file, SEGMENT_BYTES_MAX)) {
+        let bytes = match read_file(storage, path, SEGMENT_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::warn!(segment = %path.display(), %error, "a segment of the log cannot be read");
+                tracing::error!(segment = %path.display(), %error, "a segment of the log cannot be read");
                 report.damaged.push(path.clone());
+                report.unread.push(path.clone());
+                if at + 1 == segments.len() {
+                    // Its numbers are not had again: it may be readable at the next start.
+                    next = next.max(first.saturating_add(records_max(storage, path)));
+                }
                 continue;
             }
         };
+        let lost_before = report.lost_records;
         let skipped = scan(&bytes, |record| {
-            if record.sequence >= end || next.is_some_and(|next| record.sequence < next) {
+            if record.sequence >= end || record.sequence < next {
                 return;
             }
-            report.lost_records += record.sequence - next.unwrap_or(record.sequence);
-            next = Some(record.sequence + 1);
+            report.lost_records += record.sequence - next;
+            next = record.sequence + 1;
             report.records += 1;
             each(record);
         });
         if skipped > 0 {
             report.skipped_bytes += skipped;
             report.damaged.push(path.clone());
+            // A torn end is no loss: the next segment goes on with the number that it broke off at.
+            let ends_short = end != u64::MAX && next < end;
+            if report.lost_records > lost_before || ends_short {
+                report.lossy.push(path.clone());
+            }
         }
     }
-    report.next_sequence = next.unwrap_or(0);
+    report.next_sequence = next;
     Ok(report)
+}
+
+/// More records than a segment can hold.
+fn records_max(storage: &dyn Storage, path: &Path) -> u64 {
+    let len = storage.open(path).and_then(|file| file.len()).unwrap_or(SEGMENT_BYTES_MAX);
+    len.min(SEGMENT_BYTES_MAX) / OVERHEAD as u64 + 1
 }
 
 /// Brings to disk what a dead process wrote into the log and did not live to sync: a replay reads it from the page

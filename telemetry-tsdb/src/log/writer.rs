@@ -8,8 +8,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{DIR, SEGMENT_BYTES, parse_name, put_record, segment_path};
-use crate::fs::{File, Storage};
+use super::{DIR, Report, SEGMENT_BYTES, parse_name, put_record, segment_path};
+use crate::fs::{DAMAGED_DIR, File, Storage, is_full};
 
 /// Unacknowledged bytes kept for writing again; beyond it records are refused.
 const PENDING_BYTES_MAX: usize = 64 << 20;
@@ -17,6 +17,8 @@ const PENDING_BYTES_MAX: usize = 64 << 20;
 const PENDING_KEPT: usize = 1 << 20;
 /// Segments of one name.
 const ATTEMPTS_MAX: u32 = 1000;
+/// Damaged segments that are kept aside for whoever wants to look: 32 MiB each at most. More are removed as others are.
+const ASIDE_MAX: usize = 8;
 
 /// Why the log does not take what is written.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +51,7 @@ impl LogError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         match self {
-            Self::Write { source, .. } | Self::Begin { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
+            Self::Write { source, .. } | Self::Begin { source, .. } => is_full(source),
             Self::Behind(_) => false,
         }
     }
@@ -79,6 +79,18 @@ struct Segment {
     first: u64,
     attempt: u32,
     bytes: u64,
+    state: Found,
+}
+
+/// What the last start made of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// It was read, or this process wrote it.
+    Whole,
+    /// Records are missing from it.
+    Lossy,
+    /// It could not be read: nobody knows what it holds.
+    Unread,
 }
 
 // === impl LogWriter ===
@@ -97,7 +109,7 @@ impl LogWriter {
             if let Some((first, attempt)) = parse_name(&name) {
                 let bytes =
                     storage.open(&Path::new(DIR).join(&name)).and_then(|file| file.len()).unwrap_or(0);
-                segments.push(Segment { first, attempt, bytes });
+                segments.push(Segment { first, attempt, bytes, state: Found::Whole });
             }
         }
         let next = segments.iter().map(|segment| segment.first).max().unwrap_or(0).max(next);
@@ -113,6 +125,18 @@ impl LogWriter {
             refused: 0,
             failures: 0,
         })
+    }
+
+    /// Takes note of what a replay could not read: such segments are put aside and not removed when the log is cut.
+    pub fn keep_damaged(&mut self, report: &Report) {
+        for segment in &mut self.segments {
+            let path = segment_path(segment.first, segment.attempt);
+            if report.unread.contains(&path) {
+                segment.state = Found::Unread;
+            } else if report.lossy.contains(&path) {
+                segment.state = Found::Lossy;
+            }
+        }
     }
 
     /// Adds a record; it is on disk after the next commit. Returns its number.
@@ -176,7 +200,7 @@ impl LogWriter {
         Ok(self.next)
     }
 
-    /// Removes segments whose records all come before `sequence`.
+    /// Removes segments whose records all come before `sequence`; damaged ones are put aside.
     ///
     /// # Errors
     /// If the disk refuses; the rest is removed next time.
@@ -185,8 +209,8 @@ impl LogWriter {
             if second.first > sequence {
                 break;
             }
-            let (first, attempt) = (oldest.first, oldest.attempt);
-            match self.storage.remove(&segment_path(first, attempt)) {
+            let (first, oldest) = (oldest.first, *oldest);
+            match self.let_go(oldest) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(LogError::Write { first, source });
                 }
@@ -194,6 +218,24 @@ impl LogWriter {
             };
         }
         self.storage.sync_dir(Path::new(DIR)).map_err(|source| LogError::Write { first: sequence, source })
+    }
+
+    fn let_go(&self, segment: Segment) -> io::Result<()> {
+        let path = segment_path(segment.first, segment.attempt);
+        let aside = Path::new(DAMAGED_DIR);
+        let is_kept = match segment.state {
+            Found::Whole => false,
+            Found::Lossy => {
+                let there = self.storage.list(aside)?;
+                there.iter().filter(|name| parse_name(name).is_some()).count() < ASIDE_MAX
+            }
+            Found::Unread => true,
+        };
+        let Some(name) = path.file_name().filter(|_| is_kept) else { return self.storage.remove(&path) };
+        self.storage.create_dir(aside)?;
+        self.storage.rename(&path, &aside.join(name))?;
+        tracing::warn!(segment = %path.display(), "a damaged segment of the log is put aside");
+        Ok(())
     }
 
     /// Bytes on disk.
@@ -255,7 +297,7 @@ impl LogWriter {
         let first = self.pending_first;
         let begin = |source| LogError::Begin { first, source };
         let (attempt, file) = self.create(first).map_err(begin)?;
-        self.segments.push(Segment { first, attempt, bytes: 0 });
+        self.segments.push(Segment { first, attempt, bytes: 0, state: Found::Whole });
         self.is_fresh = true;
         self.storage.sync_dir(Path::new(DIR)).map_err(begin)?;
         self.offset = 0;

@@ -14,11 +14,16 @@ use telemetry_tsdb::index::{FileIndex, OwnerRef};
 
 const START: i64 = 1_700_006_400_000 / WINDOW_MS * WINDOW_MS;
 
+/// Without a reserve: it has no byte to damage.
+fn config() -> Config {
+    Config { reserve_bytes: 0, ..Config::default() }
+}
+
 type Content = BTreeMap<String, BTreeMap<i64, u64>>;
 
 fn small_store() -> (SimStorage, Arc<SimClock>) {
     let (disk, clock) = (SimStorage::default(), Arc::new(SimClock::at(START)));
-    let (db, _) = Db::open(Config::default(), Arc::new(disk.clone()), clock.clone()).unwrap();
+    let (db, _) = Db::open(config(), Arc::new(disk.clone()), clock.clone()).unwrap();
     let group = db.group("g").unwrap();
     let owner = db.create_owner(&[("pod", "a")]);
     let series: Vec<_> = (0..4)
@@ -59,7 +64,7 @@ fn content(db: &Db) -> Result<Content, ()> {
 #[test]
 fn each_flipped_byte_is_noticed_or_harmless() {
     let (disk, clock) = small_store();
-    let open = |disk: &SimStorage| Db::open(Config::default(), Arc::new(disk.clone()), clock.clone());
+    let open = |disk: &SimStorage| Db::open(config(), Arc::new(disk.clone()), clock.clone());
     let whole = content(&open(&disk.copy()).unwrap().0).unwrap();
     assert_eq!(whole.len(), 5);
     let mut kinds = BTreeMap::new();
@@ -108,7 +113,7 @@ fn a_store_with_a_file_missing_or_cut_opens_with_the_rest() {
         for end in [0, len / 3, len / 2, len - 1] {
             let damaged = disk.copy();
             damaged.truncate(&path, end);
-            let (db, _) = Db::open(Config::default(), Arc::new(damaged), clock.clone()).unwrap();
+            let (db, _) = Db::open(config(), Arc::new(damaged), clock.clone()).unwrap();
             let group = db.group("g").unwrap();
             let series = db.series(group, &[("__name__", "new")], OwnerRef(0)).unwrap();
             clock.set(START + 40 * 60_000);
@@ -130,8 +135,7 @@ fn newest_file(disk: &SimStorage) -> (PathBuf, Vec<u8>) {
 #[test]
 fn a_file_under_a_strange_name_costs_no_other() {
     let (disk, clock) = small_store();
-    let open =
-        |disk: &SimStorage| Db::open(Config::default(), Arc::new(disk.clone()), clock.clone()).unwrap();
+    let open = |disk: &SimStorage| Db::open(config(), Arc::new(disk.clone()), clock.clone()).unwrap();
     let whole = content(&open(&disk.copy()).0).unwrap();
     let (path, bytes) = newest_file(&disk);
     let stray = Path::new("blocks/000000000077.blk");
@@ -153,7 +157,7 @@ fn a_file_that_claims_centuries_is_set_aside() {
     let mut file = BlockWriter::new(Arc::new(disk.clone()), meta).unwrap();
     file.add_group(&[START]).unwrap();
     file.finish(&FileIndex::encode(std::iter::empty(), |_| None), &[0]).unwrap();
-    let (_, report) = Db::open(Config::default(), Arc::new(disk), clock).unwrap();
+    let (_, report) = Db::open(config(), Arc::new(disk), clock).unwrap();
     assert!(
         report.damaged.iter().any(|(path, why)| path.ends_with("000000000090.blk") && why.contains("range"))
     );

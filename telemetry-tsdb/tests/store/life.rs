@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -50,6 +51,8 @@ struct World<'a> {
     now: i64,
     model: Model,
     generation: u64,
+    /// Windows that the store had given up when it was looked at last.
+    given_up: u64,
 }
 
 fn bits_of(sample: &Sample) -> Bits {
@@ -89,6 +92,7 @@ impl<'a> World<'a> {
             now: START,
             model: Model::default(),
             generation: 0,
+            given_up: 0,
         }
     }
 
@@ -96,7 +100,13 @@ impl<'a> World<'a> {
         let storage = Arc::new(self.disk.clone());
         // No file goes, of age or to make room: a full disk refuses, and what was acknowledged stays.
         let retention = Retention { raw_ms: 40 * 24 * 3_600_000, ..Retention::default() };
-        let config = Config { free_floor_bytes: 0, retention, ..Config::default() };
+        let config = Config {
+            free_floor_bytes: 0,
+            reserve_bytes: [0, 4096, 65_536][(self.seed % 3) as usize],
+            waiting_windows_max: [24, 2][(self.seed % 2) as usize],
+            retention,
+            ..Config::default()
+        };
         let (db, report) = loop {
             match Db::open(config.clone(), Arc::<SimStorage>::clone(&storage), self.clock.clone()) {
                 Ok(opened) => break opened,
@@ -137,7 +147,20 @@ impl<'a> World<'a> {
         assert_eq!(before.bits, known.bits, "seed {}: {name} took another value at {t}", self.seed);
     }
 
-    fn acknowledge(&mut self) {
+    /// A commit went well. What was given up before is no part of it.
+    fn acknowledge(&mut self, db: &Db) {
+        let given_up = dropped(db);
+        if given_up > self.given_up {
+            self.given_up = given_up;
+            let got = self.read(db);
+            for (name, list) in &mut self.model.samples {
+                let there = |t: &i64| got.get(name).is_some_and(|got| got.contains_key(t));
+                // A log may have it all the same, and a start show it again.
+                let doubtful = self.model.doubtful.entry(name.clone()).or_default();
+                let gone = list.extract_if(.., |t, known| !known.is_acknowledged && !there(t));
+                doubtful.extend(gone.map(|(t, known)| (t, known.bits)));
+            }
+        }
         self.model
             .samples
             .values_mut()
@@ -187,7 +210,7 @@ impl<'a> World<'a> {
                 }
             }
             if self.rng.below(3) > 0 && db.commit().is_ok() {
-                self.acknowledge();
+                self.acknowledge(db);
             }
             for _ in 0..1 + self.rng.below(4) {
                 if db.maintain() == Work::Nothing {
@@ -196,6 +219,9 @@ impl<'a> World<'a> {
             }
             if self.rng.below(12) == 0 {
                 self.check_alive(db);
+            }
+            if self.rng.below(30) == 0 {
+                self.disk.refuse(None);
             }
         }
     }
@@ -282,7 +308,7 @@ impl<'a> World<'a> {
         }
         let is_acknowledged = db.commit().is_ok();
         if is_acknowledged {
-            self.acknowledge();
+            self.acknowledge(db);
         }
         let Some(list) = self.model.samples.get_mut(&at) else { return };
         let gone: Vec<_> = list.range(from..=to).map(|(t, k)| (*t, k.bits)).collect();
@@ -330,8 +356,7 @@ impl<'a> World<'a> {
     /// never acknowledged, and says so.
     fn check_alive(&self, db: &Db) {
         let got = self.read(db);
-        let counters = db.health().counters.all();
-        let gave_up = counters.iter().any(|(name, count)| *name == "windows_dropped" && *count > 0);
+        let gave_up = dropped(db) > 0;
         for (name, list) in &self.model.samples {
             let got = got.get(name).cloned().unwrap_or_default();
             let is_sure = |t: &i64, k: &Known| k.is_acknowledged || !gave_up || got.contains_key(t);
@@ -422,8 +447,13 @@ impl<'a> World<'a> {
                 self.disk.fail(1 + self.rng.below(8), Fault::Dies);
             }
             let db = self.open();
+            self.given_up = 0;
             self.disk.heal();
             self.check_reborn(&db);
+            if self.rng.below(8) == 0 {
+                self.disk.refuse(Some(Path::new("blocks")));
+                self.met.add("disks that took no windows", 1);
+            }
             let fault = match self.rng.below(6) {
                 0 => Some((Fault::Dies, "deaths within an operation")),
                 1 => Some((Fault::Once, "operations that failed once")),
@@ -439,6 +469,7 @@ impl<'a> World<'a> {
             self.note(&db);
             drop(db);
             self.disk.set_capacity(u64::MAX);
+            self.disk.refuse(None);
             if self.rng.below(3) == 0 {
                 self.disk.kill();
                 self.met.add("kills", 1);
@@ -452,6 +483,11 @@ impl<'a> World<'a> {
         self.check_alive(&db);
         self.read(&db).hash(&mut self.trace);
     }
+}
+
+/// Windows that a store has given up.
+fn dropped(db: &Db) -> u64 {
+    db.health().counters.windows_dropped.load(Ordering::Relaxed)
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -502,6 +538,8 @@ fn acknowledged_samples_survive_simulated_crashes() {
             "syncs that lied",
             "disks that broke",
             "full disks",
+            "disks that took no windows",
+            "windows_dropped",
             "kills",
             "losses of power",
             "windows_written",

@@ -8,6 +8,7 @@
 )]
 
 mod damage;
+mod holes;
 mod life;
 mod model;
 mod plain;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use telemetry_model::Matcher;
 
-use super::maintain::ranges_of;
+use super::delete::ranges_of;
 use super::series::SeriesRef;
 use super::{Db, Error, Tombstone};
 use crate::block::{Block, BlockReader, Damage, Pages, Room, TierCells, TierColumn, TierReader};
