@@ -89,8 +89,7 @@ pub fn run_suite(results: &mut Results) -> Result<()> {
         results.fail("cluster suite", &format!("{error:#}"));
         return Ok(());
     }
-    let arguments =
-        ["test", "--package", "telemetry-tests", "--test", SUITE, "--no-fail-fast", "--", "--test-threads=1"];
+    let arguments = ["test", "--workspace", "--test", SUITE, "--no-fail-fast", "--", "--test-threads=1"];
     let mut tests = cargo_for_tests(&arguments);
     tests.env("TELEMETRY_NODE", &node.dir).env("TELEMETRY_PODLET", &node.podlet);
     let ran = results.tests("cluster suite", &mut tests);

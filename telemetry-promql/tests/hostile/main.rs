@@ -33,7 +33,7 @@ const BUDGET_BYTES: usize = 64 << 20;
 /// reading threads, lists that have just been made larger, remarks.
 const SLACK_BYTES: usize = 16 << 20;
 /// How long a query may take.
-const TIME: Duration = Duration::from_millis(500);
+const TIME: Duration = Duration::from_millis(200);
 /// How late it may notice: this build is several times slower than the one that ships.
 const LATE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 150 } else { 15 });
 /// Threads that compute for one query.
