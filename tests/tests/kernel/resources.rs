@@ -150,7 +150,10 @@ fn an_idle_agent_costs_next_to_no_cpu_time() {
         std::thread::sleep(IDLE_WINDOW);
         let part = (proc::schedstat(agent.pid())?.run_s - before) / start.elapsed().as_secs_f64();
         report(&format!("idle CPU {:.4} % of a core", part * 100.0));
-        let allowed = IDLE_CPU_MAX * f64::from(slowness()) * if agent::is_unoptimised()? { 5.0 } else { 1.0 };
+        // An emulated CPU is slower yet at what an idle agent does most: calls into the kernel.
+        let emulated = if slowness() > 1 { 2.0 } else { 1.0 };
+        let build = if agent::is_unoptimised()? { 5.0 } else { 1.0 };
+        let allowed = IDLE_CPU_MAX * f64::from(slowness()) * emulated * build;
         claim(part <= allowed, || format!("{part:.5} of a core, {allowed:.5} allowed"))
     });
 }
