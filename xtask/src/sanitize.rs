@@ -1,8 +1,8 @@
 //! `cargo xtask sanitize`: the store's tests under what watches memory and threads.
 //!
 //! AddressSanitizer finds what safe Rust cannot promise: C code that the store calls (zstd), its `unsafe`, and leaks.
-//! ThreadSanitizer finds races; the standard library is not built with it, so it runs where threads share the store, and
-//! what it says of the library alone is left out. Where the toolchain has miri, that runs the plain modules as well.
+//! ThreadSanitizer finds races; the standard library is not built with it, so that what it says of the library alone
+//! may be wrong. Where the toolchain has miri, that runs the plain modules as well.
 
 use std::process::Command;
 
@@ -35,7 +35,7 @@ impl Sanitizer {
     fn flags(self) -> &'static str {
         match self {
             Self::Address => "-Zsanitizer=address",
-            // The library's own objects are not built with it; that is known and below.
+            // The library's own objects are not built with it; the compiler would refuse to link them.
             Self::Thread => "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
         }
     }

@@ -11,7 +11,10 @@ pub(super) const CONTENT_SECURITY_POLICY: &str =
 /// Path and purpose of what the index lists.
 const ENDPOINTS: [(&str, &str); 4] = [
     ("/metrics", "the latest values, in the Prometheus text format or OpenMetrics"),
-    ("/api/v1/query?query=up", "answers to PromQL, through the HTTP API of Prometheus"),
+    (
+        "/api/v1/query?query=telemetry_agent_ticks_total",
+        "answers to PromQL, through the HTTP API of Prometheus",
+    ),
     ("/livez", "whether the agent does its work"),
     ("/readyz?verbose", "whether its answers mean anything, check by check"),
 ];

@@ -19,22 +19,25 @@ const REQUESTS: Desc = Desc {
     kind: Kind::Counter,
     labels: &["handler", "code"],
     bound: "handlers times the status codes they answer with, about 60",
-    ..agent("telemetry_agent_http_server_requests_total", "HTTP requests answered, by route and status code.")
+    ..server(
+        "telemetry_agent_http_server_requests_total",
+        "HTTP requests answered, by route and status code.",
+    )
 };
 const DURATION: Desc = Desc {
     kind: Kind::Histogram,
     unit: Unit::Seconds,
     labels: &["handler", "code"],
     bound: "handlers times the status codes they answer with, about 60",
-    ..agent(
+    ..server(
         "telemetry_agent_http_server_duration_seconds",
         "Time to make the answer of an HTTP request, without sending it.",
     )
 };
-const CONNECTIONS: Desc = agent("telemetry_agent_http_server_connections", "HTTP connections now open.");
+const CONNECTIONS: Desc = server("telemetry_agent_http_server_connections", "HTTP connections now open.");
 const REJECTED: Desc = Desc {
     kind: Kind::Counter,
-    ..agent(
+    ..server(
         "telemetry_agent_http_server_connections_rejected_total",
         "HTTP connections closed unheard because all allowed ones were being answered.",
     )
@@ -43,20 +46,25 @@ const CLOSED: Desc = Desc {
     kind: Kind::Counter,
     labels: &["reason"],
     bound: "5 reasons",
-    ..agent(
+    ..server(
         "telemetry_agent_http_server_connections_closed_total",
         "HTTP connections the agent closed before the client did, by reason; a clean stop is left out.",
     )
 };
 const ACCEPT_ERRORS: Desc = Desc {
     kind: Kind::Counter,
-    ..agent(
+    ..server(
         "telemetry_agent_http_server_accept_errors_total",
         "Times the kernel could not hand over a new HTTP connection, as when files ran out.",
     )
 };
 
-const fn agent(name: &'static str, help: &'static str) -> Desc {
+const fn server(name: &'static str, help: &'static str) -> Desc {
+    own(name, help, "the agent's HTTP server")
+}
+
+/// A gauge that a part of the HTTP side says of itself; what is a counter or has labels changes that.
+pub(super) const fn own(name: &'static str, help: &'static str, source: &'static str) -> Desc {
     Desc {
         name,
         kind: Kind::Gauge,
@@ -65,7 +73,7 @@ const fn agent(name: &'static str, help: &'static str) -> Desc {
         scope: Scope::Agent,
         labels: &[],
         bound: "1",
-        source: "the agent's HTTP server",
+        source,
     }
 }
 

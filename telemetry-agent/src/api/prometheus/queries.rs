@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use telemetry_model::float;
-use telemetry_model::{Desc, Family, Kind as MetricKind, Labels, Scope, Series, Unit};
+use telemetry_model::{Desc, Family, Kind as MetricKind, Labels, Series};
 use telemetry_promql::budget::Limits;
 use telemetry_promql::eval::Options;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::super::stats::own;
 use super::Config;
 use super::answer::{Failure, Kind};
 
@@ -33,16 +34,7 @@ const CANCELED: Desc = Desc {
 };
 
 const fn queries(name: &'static str, help: &'static str) -> Desc {
-    Desc {
-        name,
-        kind: MetricKind::Gauge,
-        unit: Unit::None,
-        help,
-        scope: Scope::Agent,
-        labels: &[],
-        bound: "1",
-        source: "the agent's query API",
-    }
+    own(name, help, "the agent's query API")
 }
 
 /// Memory that finished answers may take while they are sent, in units of the configured answer size.

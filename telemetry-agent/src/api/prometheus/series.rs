@@ -77,13 +77,13 @@ pub(super) fn series(call: Call<'_>) -> Result<Success, Failure> {
 
 /// `metadata`: kind, unit and help of families.
 pub(super) fn metadata(call: Call<'_>) -> Result<Success, Failure> {
-    let (limit, per_metric) = (call.params.count("limit")?, call.params.count("limit_per_metric")?);
+    let limit = call.params.count("limit")?;
+    // Each family has one description here, so that a limit for each never cuts; a wrong one is still refused.
+    call.params.count("limit_per_metric")?;
     let metric = call.params.get("metric");
     let all: BTreeMap<_, _> = call.shared.db.metadata().into_iter().collect();
     let mut wanted: Vec<(Box<str>, Metadata)> =
         all.into_iter().filter(|(name, _)| metric.is_empty() || **name == *metric).collect();
-    // Each family has one description here, so that a limit for each never cuts.
-    let _ = per_metric;
     wanted.truncate(limit.unwrap_or(usize::MAX));
     Ok(Success::data(move |out| {
         out.write_all(b"{")?;

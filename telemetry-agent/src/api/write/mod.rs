@@ -18,12 +18,13 @@ use axum::extract::Request;
 use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
-use telemetry_model::{Desc, Family, Kind, Labels, Scope, Series, Unit, float};
+use telemetry_model::{Desc, Family, Kind, Labels, Series, float};
 use telemetry_tsdb::db::{Db, Exemplar, Metadata, Mode, SeriesRef};
 use telemetry_tsdb::head::{GroupId, Sample};
 use telemetry_tsdb::index::{NAME, OwnerRef};
 use tokio::sync::Semaphore;
 
+use super::stats::own;
 use decode::{Push, Pushed, Version};
 
 /// Everything that is said of pushes.
@@ -44,16 +45,7 @@ const REFUSED: Desc = Desc {
 };
 
 const fn counter(name: &'static str, help: &'static str) -> Desc {
-    Desc {
-        name,
-        kind: Kind::Counter,
-        unit: Unit::None,
-        help,
-        scope: Scope::Agent,
-        labels: &[],
-        bound: "1",
-        source: "the agent's remote write receiver",
-    }
+    Desc { kind: Kind::Counter, ..own(name, help, "the agent's remote write receiver") }
 }
 
 /// Where pushes go: Prometheus' path, and the one of receivers that are nothing else.
@@ -104,6 +96,8 @@ struct Batch<'a> {
     db: &'a Db,
     samples: Vec<(SeriesRef, i64, Sample)>,
     groups: HashMap<String, GroupId>,
+    /// A group's name, made anew for each series without a new allocation.
+    key: String,
     outcome: Outcome,
 }
 
@@ -234,8 +228,13 @@ impl Receiver {
         let bytes = snap::raw::Decoder::new().decompress_vec(body);
         let bytes = bytes.map_err(|error| Refusal::bad(error.to_string()))?;
         let push = Push::read(version, &bytes).map_err(|error| Refusal::bad(error.to_string()))?;
-        let mut batch =
-            Batch { db: &self.db, samples: Vec::new(), groups: HashMap::new(), outcome: Outcome::default() };
+        let mut batch = Batch {
+            db: &self.db,
+            samples: Vec::new(),
+            groups: HashMap::new(),
+            key: String::new(),
+            outcome: Outcome::default(),
+        };
         let mut pushed = Pushed::default();
         for at in 0..push.len() {
             push.series(at, &mut pushed).map_err(|error| Refusal::bad(error.to_string()))?;
@@ -290,12 +289,16 @@ impl Batch<'_> {
     /// Series that one sender scrapes together are in one group: they share their times.
     fn series(&mut self, labels: &[(&str, &str)]) -> Option<SeriesRef> {
         let value = |wanted: &str| labels.iter().find(|(name, _)| *name == wanted).map_or("", |(_, v)| v);
-        let key = format!("write\0{}\0{}", value("job"), value("instance"));
-        let group = match self.groups.get(&key) {
+        self.key.clear();
+        for part in ["write", value("job"), value("instance")] {
+            self.key.push_str(part);
+            self.key.push('\0');
+        }
+        let group = match self.groups.get(&self.key) {
             Some(group) => *group,
             None => {
-                let group = self.db.group(&key)?;
-                self.groups.insert(key, group);
+                let group = self.db.group(&self.key)?;
+                self.groups.insert(self.key.clone(), group);
                 group
             }
         };
