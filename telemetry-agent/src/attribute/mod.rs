@@ -1,8 +1,9 @@
 //! Attribution: from a cgroup's id, by way of its path, to an owner and the owner's labels.
 //!
 //! Works with nothing but the node's own files: no API server, no runtime is asked. A path tells a container by its
-//! ids, and the file that its runtime started it from tells its names. What neither says is left open, never guessed. Knows no metric but its own, and no kernel program: the pipeline tells it of
-//! cgroups that come and go, and asks it whose a count is.
+//! ids, and the file that its runtime started it from tells its names. What neither says is left open, never guessed.
+//! Knows no metric but its own, and no kernel program: the pipeline tells it of cgroups that come and go, and asks it
+//! whose a count is.
 #![forbid(unsafe_code)]
 
 pub mod bundle;
