@@ -266,7 +266,8 @@ fn graph(series: &[Series]) -> String {
     let high = every().map(|(_, value)| *value).fold(f64::NEG_INFINITY, f64::max);
     let start = every().map(|(t, _)| *t).fold(f64::INFINITY, f64::min);
     let end = every().map(|(t, _)| *t).fold(f64::NEG_INFINITY, f64::max);
-    let columns = POINTS as usize + 1;
+    // A column a sample, so that a course has no gaps but those of the samples.
+    let columns = all.iter().map(Vec::len).max().unwrap_or(0).clamp(2, POINTS as usize + 1);
     let mut out = String::new();
     for (one, values) in series.iter().zip(&all) {
         let mut course = vec![' '; columns];
@@ -280,7 +281,6 @@ fn graph(series: &[Series]) -> String {
         }
         let course: String = course.into_iter().collect();
         let of = |fold: fn(f64, f64) -> f64| values.iter().map(|(_, value)| *value).reduce(fold);
-        let figure = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
         let last = values.last().map(|(_, value)| *value);
         let _ = writeln!(
             out,
@@ -292,6 +292,15 @@ fn graph(series: &[Series]) -> String {
         );
     }
     out
+}
+
+/// A value in a few digits, however small it is.
+fn figure(value: Option<f64>) -> String {
+    match value {
+        None => "-".to_owned(),
+        Some(value) if value != 0.0 && value.abs() < 0.01 => format!("{value:.3e}"),
+        Some(value) => format!("{value:.4}"),
+    }
 }
 
 /// Which of `count` equal parts a share from 0 to 1 falls in.
@@ -358,5 +367,13 @@ mod tests {
         );
         assert!(lines[1].contains("▅  min 30.0000"), "{shown}");
         assert_eq!(graph(&[]), "no series\n");
+    }
+
+    #[test]
+    fn few_samples_leave_no_gaps_and_small_ones_keep_their_digits() {
+        let json = json!({"data": {"resultType": "matrix", "result": [
+            {"metric": {"__name__": "x"}, "values": [[0, "0.00002"], [2, "0.00004"], [4, "0.00004"]]},
+        ]}});
+        assert_eq!(graph(&read(&json).unwrap()), "▅██  min 2.000e-5  max 4.000e-5  last 4.000e-5  x\n");
     }
 }
