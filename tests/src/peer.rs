@@ -168,9 +168,10 @@ impl Peer {
                     let answer = http::get(self.address(), path, &[])?;
                     anyhow::ensure!(answer.status == 200, "{path}: {}", answer.status);
                 }
-                // The merge goes on behind the answer: its end is when the size has stood still for a second.
+                // The merge goes on behind the answer, and what is in memory goes to disk every five seconds, whatever
+                // was asked: it is done when the size has stood still for longer than two of those.
                 let (mut bytes, mut since, begun) = (0.0, Instant::now(), Instant::now());
-                while since.elapsed() < Duration::from_secs(1) && begun.elapsed() < START_MAX {
+                while since.elapsed() < Duration::from_secs(12) && begun.elapsed() < START_MAX {
                     let now = bytes_below(&self.dir.join("data")) + bytes_below(&self.dir.join("indexdb"));
                     if (now - bytes).abs() >= 1.0 {
                         (bytes, since) = (now, Instant::now());

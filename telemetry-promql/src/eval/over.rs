@@ -9,7 +9,7 @@ use super::Evaluator;
 use super::frame::{Bits, Column, Frame, Grid, Twins, assemble};
 use super::select::Worker;
 use super::window::{Bounds, Look, Points, Samples, Window};
-use super::{over_time, rate};
+use super::{over_time, rate, regression};
 use crate::annotations::Kind;
 use crate::ast::Extended;
 use crate::error::QueryError;
@@ -88,7 +88,10 @@ impl Job<'_> {
         let is_plain = samples.histograms.times.is_empty()
             && samples.floats.starts.is_empty()
             && self.extended.is_none();
-        if is_plain && rate::all_steps(self, worker, &samples.floats, floats, &mut out)? {
+        if is_plain
+            && (rate::all_steps(self, worker, &samples.floats, floats, &mut out)?
+                || regression::all_steps(self, worker, &samples.floats, floats, &mut out)?)
+        {
             return Ok(out);
         }
         let histograms = match samples.histograms.times.is_empty() {

@@ -1,10 +1,11 @@
 //! Which samples each step sees: bounds once for all series that share their times.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use telemetry_model::{NativeHistogram, is_stale};
 
 use super::frame::Grid;
+use super::regression::TimeSums;
 use crate::source::Column;
 
 /// Bounds that are kept for comparison: times recur from series to series.
@@ -31,6 +32,8 @@ pub(crate) struct Look {
 pub(crate) struct Bounds {
     pub lo: Vec<u32>,
     pub hi: Vec<u32>,
+    /// What lines through the samples of each step need to know of their times, once one was asked for.
+    pub time_sums: OnceLock<Vec<TimeSums>>,
 }
 
 /// Bounds of the times that were seen last.
@@ -94,7 +97,8 @@ impl Look {
     /// The bounds for samples at these times.
     pub fn bounds(&self, times: &[i64]) -> Bounds {
         let count = if self.at.is_some() { 1 } else { self.grid.count };
-        let mut bounds = Bounds { lo: Vec::with_capacity(count), hi: Vec::with_capacity(count) };
+        let mut bounds =
+            Bounds { lo: Vec::with_capacity(count), hi: Vec::with_capacity(count), ..Bounds::default() };
         let (mut lo, mut hi) = (0, 0);
         for step in 0..count {
             let base = self.base(step);
@@ -107,7 +111,8 @@ impl Look {
         if self.at.is_some() {
             let last = |of: &[u32]| of.first().copied().unwrap_or(0);
             let (lo, hi) = (last(&bounds.lo), last(&bounds.hi));
-            bounds = Bounds { lo: vec![lo; self.grid.count], hi: vec![hi; self.grid.count] };
+            bounds =
+                Bounds { lo: vec![lo; self.grid.count], hi: vec![hi; self.grid.count], ..Bounds::default() };
         }
         bounds
     }
@@ -152,7 +157,7 @@ impl Known {
         }
         let bounds = Arc::new(look.bounds(times));
         let entry = (Arc::clone(times), Arc::clone(&bounds));
-        let bytes = 8 * (times.len() + look.grid.count) + 1;
+        let bytes = 8 * (times.len() + 3 * look.grid.count) + 1;
         let most = (KNOWN_BYTES / bytes).clamp(1, KNOWN_MAX);
         self.recent.truncate(most);
         if self.recent.len() < most {

@@ -1,5 +1,5 @@
-//! The index of a file: its series and their labels, without postings. A selection runs each matcher once a value and
-//! then looks at every series' numbers, some 30 ns each: less than reading bitmaps would cost, and less to keep.
+//! The index of a file: its series and their labels, without postings. A selection runs each matcher once a value, ends
+//! there if no value is wanted, and then looks at every series' numbers, some 30 ns each: less than reading bitmaps would cost, and less to keep.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub struct FileIndex {
     labels: Vec<(u32, u32)>,
     /// Owners as they were known when the file was written.
     owners: BTreeMap<OwnerRef, (bool, LabelPairs)>,
+    /// Every owner that a series has, once.
+    owner_refs: Vec<OwnerRef>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +141,8 @@ impl FileIndex {
             index.series.push(Entry { id, owner, first, len });
         }
         index.labels.shrink_to_fit();
+        let refs: BTreeSet<OwnerRef> = index.series.iter().map(|entry| entry.owner).collect();
+        index.owner_refs = refs.into_iter().filter(|owner| owner.0 != 0).collect();
         if r.0.is_empty() { Ok(index) } else { Err(IndexError("bytes left over")) }
     }
 
@@ -176,7 +180,11 @@ impl FileIndex {
         let symbols = self.symbols.iter().map(|symbol| symbol.len() + 32).sum::<usize>();
         let owners =
             self.owners.values().map(|(_, labels)| 32 + size_of_val(labels.as_slice())).sum::<usize>();
-        size_of_val(self.series.as_slice()) + size_of_val(self.labels.as_slice()) + symbols + owners
+        size_of_val(self.series.as_slice())
+            + size_of_val(self.labels.as_slice())
+            + size_of_val(self.owner_refs.as_slice())
+            + symbols
+            + owners
     }
 
     /// The highest number of a series.
@@ -198,7 +206,8 @@ impl FileIndex {
         owners: &OwnersView,
         is_known: impl Fn(SeriesId) -> bool,
     ) -> Vec<(SeriesId, LabelPairs)> {
-        let tests: Vec<_> = matchers.iter().map(|matcher| self.prepare(matcher, owners)).collect();
+        let tests: Option<Vec<_>> = matchers.iter().map(|matcher| self.prepare(matcher, owners)).collect();
+        let Some(tests) = tests else { return Vec::new() };
         let mut found = Vec::new();
         for entry in &self.series {
             let refs = self.refs(entry);
@@ -215,29 +224,46 @@ impl FileIndex {
         if now.is_empty() { self.owners.get(&owner).map_or(&[], |(_, labels)| labels) } else { now }
     }
 
-    fn prepare<'a>(&self, matcher: &'a CompiledMatcher, owners: &OwnersView) -> Prepared<'a> {
-        let name = self.symbols.binary_search_by(|s| (**s).cmp(&matcher.name)).ok();
-        let name = name.and_then(|at| u32::try_from(at).ok());
-        let mut wanted = Vec::new();
-        if let Some(name) = name {
-            wanted.resize(self.symbols.len(), Verdict::Unseen);
-            for (_, value) in self.labels.iter().filter(|(of, _)| *of == name) {
-                if let Some(cell @ Verdict::Unseen) = wanted.get_mut(*value as usize) {
-                    let is_wanted =
-                        self.symbols.get(*value as usize).is_some_and(|value| matcher.matches(value));
-                    *cell = if is_wanted { Verdict::Wanted } else { Verdict::Unwanted };
+    /// Runs a matcher on every value of the file; `None` if no series of it can be wanted.
+    fn prepare<'a>(&self, matcher: &'a CompiledMatcher, owners: &OwnersView) -> Option<Prepared<'a>> {
+        let name = self.symbol(&matcher.name);
+        let verdicts = name.map_or_else(Vec::new, |name| self.verdicts(name, matcher));
+        let of_owner = |owner: &OwnerRef| {
+            let labels = self.owner_labels(*owner, owners);
+            let value = labels.iter().find(|(name, _)| **name == *matcher.name);
+            (*owner, matcher.matches(value.map_or("", |(_, value)| value)))
+        };
+        let by_owner: BTreeMap<_, _> = self.owner_refs.iter().map(of_owner).collect();
+        let is_hopeful = matcher.matches_empty()
+            || verdicts.contains(&Verdict::Wanted)
+            || by_owner.values().any(|is_wanted| *is_wanted);
+        is_hopeful.then_some(Prepared { name, verdicts, by_owner, matcher })
+    }
+
+    fn symbol(&self, text: &str) -> Option<u32> {
+        let at = self.symbols.binary_search_by(|symbol| (**symbol).cmp(text)).ok()?;
+        u32::try_from(at).ok()
+    }
+
+    /// What a matcher says of each symbol that is a value of the label.
+    fn verdicts(&self, name: u32, matcher: &CompiledMatcher) -> Vec<Verdict> {
+        let mut verdicts = vec![Verdict::Unseen; self.symbols.len()];
+        // The values are known beforehand: there is nothing to run on all labels of all series.
+        if let (Some(values), false) = (matcher.literals(), matcher.is_negative) {
+            for at in values.iter().filter_map(|value| self.symbol(value)) {
+                if let Some(cell) = verdicts.get_mut(at as usize) {
+                    *cell = Verdict::Wanted;
                 }
             }
+            return verdicts;
         }
-        let mut by_owner = BTreeMap::new();
-        for entry in self.series.iter().filter(|entry| entry.owner.0 != 0) {
-            by_owner.entry(entry.owner).or_insert_with(|| {
-                let labels = self.owner_labels(entry.owner, owners);
-                let value = labels.iter().find(|(name, _)| **name == *matcher.name);
-                matcher.matches(value.map_or("", |(_, value)| value))
-            });
+        for (_, value) in self.labels.iter().filter(|(of, _)| *of == name) {
+            if let Some(cell @ Verdict::Unseen) = verdicts.get_mut(*value as usize) {
+                let is_wanted = self.symbols.get(*value as usize).is_some_and(|value| matcher.matches(value));
+                *cell = if is_wanted { Verdict::Wanted } else { Verdict::Unwanted };
+            }
         }
-        Prepared { name, wanted, by_owner, matcher }
+        verdicts
     }
 }
 
@@ -251,7 +277,7 @@ enum Verdict {
 /// A matcher whose test has been run on every value of the file.
 struct Prepared<'a> {
     name: Option<u32>,
-    wanted: Vec<Verdict>,
+    verdicts: Vec<Verdict>,
     by_owner: BTreeMap<OwnerRef, bool>,
     matcher: &'a CompiledMatcher,
 }
@@ -262,7 +288,7 @@ impl Prepared<'_> {
     fn wants(&self, refs: &[(u32, u32)], owner: OwnerRef) -> bool {
         let own = self.name.and_then(|name| refs.iter().find(|(of, _)| *of == name));
         match own {
-            Some((_, value)) => self.wanted.get(*value as usize) == Some(&Verdict::Wanted),
+            Some((_, value)) => self.verdicts.get(*value as usize) == Some(&Verdict::Wanted),
             None => self.by_owner.get(&owner).copied().unwrap_or(self.matcher.matches_empty()),
         }
     }

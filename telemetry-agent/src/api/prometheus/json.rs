@@ -1,6 +1,7 @@
 //! Answers as JSON, figure for figure as Prometheus writes them.
 
-use std::io::{Result, Write};
+use std::io::{Cursor, Result, Write};
+use std::ops::Range;
 use std::time::Duration;
 
 use telemetry_model::NativeHistogram;
@@ -11,6 +12,10 @@ use telemetry_promql::value::{Bucket, Cell, Sample, Series, Stats, Value, bucket
 
 /// Whole numbers up to here are written as such: the shortest form is theirs, and it is the fastest to make.
 const WHOLE_MAX: f64 = 1e15;
+/// Other numbers of these sizes have no exponent, and their digits are made by the fastest way that is known.
+const DECIMAL: Range<f64> = 1e-5..1e15;
+/// Room for a sample of a range as text: a time of 20 digits and a value of 26.
+const POINT_MAX: usize = 96;
 
 /// How long the parts of a query took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,25 +75,37 @@ pub(super) fn list<T>(
 }
 
 /// A sample's value: a string, for JSON knows neither NaN nor infinity.
-pub(super) fn number(out: &mut dyn Write, value: f64) -> Result<()> {
+pub(super) fn number<W: Write + ?Sized>(out: &mut W, value: f64) -> Result<()> {
     let size = value.abs();
     if size < WHOLE_MAX && value.fract() == 0.0 && (value != 0.0 || value.is_sign_positive()) {
         #[expect(clippy::cast_possible_truncation, reason = "a whole number below the bound")]
         let whole = value as i64;
-        return write!(out, "\"{whole}\"");
+        return quoted(out, itoa::Buffer::new().format(whole));
+    }
+    if DECIMAL.contains(&size) {
+        return quoted(out, zmij::Buffer::new().format_finite(value));
     }
     if size.is_finite() && size != 0.0 && !(1e-6..1e21).contains(&size) || !size.is_finite() {
-        return write!(out, "\"{}\"", text::general(value));
+        return quoted(out, &text::general(value));
     }
     write!(out, "\"{value}\"")
 }
 
+/// A text of which no character needs an escape.
+fn quoted<W: Write + ?Sized>(out: &mut W, text: &str) -> Result<()> {
+    out.write_all(b"\"")?;
+    out.write_all(text.as_bytes())?;
+    out.write_all(b"\"")
+}
+
 /// Milliseconds as seconds, with decimals only where there are any.
-pub(super) fn time(out: &mut dyn Write, millis: i64) -> Result<()> {
+pub(super) fn time<W: Write + ?Sized>(out: &mut W, millis: i64) -> Result<()> {
     let sign = if millis < 0 { "-" } else { "" };
     let size = millis.unsigned_abs();
     let (seconds, fraction) = (size / 1000, size % 1000);
-    if fraction == 0 { write!(out, "{sign}{seconds}") } else { write!(out, "{sign}{seconds}.{fraction:03}") }
+    out.write_all(sign.as_bytes())?;
+    out.write_all(itoa::Buffer::new().format(seconds).as_bytes())?;
+    if fraction == 0 { Ok(()) } else { write!(out, ".{fraction:03}") }
 }
 
 /// A label set.
@@ -133,6 +150,19 @@ fn point(out: &mut dyn Write, t: i64, value: impl FnOnce(&mut dyn Write) -> Resu
     out.write_all(b"]")
 }
 
+/// A number of a range, of which an answer may have a million: in one piece.
+fn float_point(out: &mut dyn Write, t: i64, value: f64) -> Result<()> {
+    let mut room = [0; POINT_MAX];
+    let mut text = Cursor::new(room.as_mut_slice());
+    text.write_all(b"[")?;
+    time(&mut text, t)?;
+    text.write_all(b",")?;
+    number(&mut text, value)?;
+    text.write_all(b"]")?;
+    let used = usize::try_from(text.position()).unwrap_or(POINT_MAX);
+    out.write_all(room.get(..used).unwrap_or_default())
+}
+
 fn sample(out: &mut dyn Write, sample: &Sample) -> Result<()> {
     out.write_all(b"{\"metric\":")?;
     labels(out, &sample.labels)?;
@@ -154,7 +184,7 @@ fn series(out: &mut dyn Write, series: &Series) -> Result<()> {
     labels(out, &series.labels)?;
     if !series.floats.is_empty() {
         out.write_all(b",\"values\":")?;
-        list(out, &series.floats, |out, (t, value)| point(out, *t, |out| number(out, *value)))?;
+        list(out, &series.floats, |out, (t, value)| float_point(out, *t, *value))?;
     }
     if !series.histograms.is_empty() {
         out.write_all(b",\"histograms\":")?;
@@ -284,6 +314,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn digits_are_the_shortest(bits in any::<u64>(), exponent in 1_000u64..1_080) {
+            let value = f64::from_bits(bits & !(0x7FF << 52) | exponent << 52);
+            let text = written(|out| number(out, value));
+            if DECIMAL.contains(&value.abs()) {
+                prop_assert_eq!(text, format!("\"{value}\""));
+            }
+        }
+
         #[test]
         fn every_number_reads_back_exactly(bits in any::<u64>()) {
             let value = f64::from_bits(bits);

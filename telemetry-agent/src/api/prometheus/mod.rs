@@ -16,6 +16,7 @@ mod status;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -32,6 +33,7 @@ use telemetry_model::Family;
 use telemetry_promql::eval::Options;
 use telemetry_promql::parse;
 use telemetry_promql::source::{Source, SourceError};
+use telemetry_promql::value::Value;
 use telemetry_tsdb::db::Db;
 
 use crate::human_duration;
@@ -47,6 +49,14 @@ pub(super) use queries::METRICS;
 pub(super) const PREFIX: &str = "/api/v1";
 /// Bytes of a form at most: 16 queries of the longest that are read.
 pub(super) const FORM_BYTES_MAX: usize = 256 * 1024;
+
+/// Writes what a query answers as the API does, its `data` alone.
+///
+/// # Errors
+/// If `out` refuses.
+pub fn write_value(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    json::query(out, value, None)
+}
 
 /// Limits of queries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

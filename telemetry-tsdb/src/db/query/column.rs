@@ -138,6 +138,14 @@ impl Joiner {
         Ok(true)
     }
 
+    /// Adds numbers, one a time, in the order of time.
+    pub fn floats(&mut self, times: &[i64], values: &[f64]) {
+        let Some(first) = times.first() else { return };
+        self.is_mixed |= self.times.last().is_some_and(|last| last >= first);
+        self.times.extend_from_slice(times);
+        self.values.extend_from_slice(values);
+    }
+
     fn take_histograms(
         &mut self,
         decoded: &Decoded,

@@ -72,7 +72,7 @@ struct Moment {
     /// Who answers for which times, in their order.
     stretches: Vec<Stretch>,
     want: Want,
-    /// Files of tiers, younger first.
+    /// Files of tiers, as [`order_tiers`] says.
     tiers: Vec<Arc<Block>>,
     /// Pages that were read, of each file.
     pages: Vec<Arc<Pages>>,
@@ -139,7 +139,7 @@ impl Db {
         let (mut blocks, mut tiers): (Vec<_>, Vec<_>) =
             all.iter().filter(wanted).cloned().partition(|found| found.meta().tier_ms == 0);
         blocks.sort_by_key(|found| (found.meta().out_of_order, found.meta().min_t, found.meta().id));
-        tiers.sort_by_key(|found| std::cmp::Reverse(found.meta().id));
+        order_tiers(&mut tiers);
         let mut last: Option<Arc<FileIndex>> = None;
         for found in blocks.iter().chain(&tiers) {
             let index = found.index().map_err(damaged)?;
@@ -229,6 +229,20 @@ impl Db {
             .map(|(_, value)| Arc::clone(value))
             .collect();
         Ok(values.into_iter().collect())
+    }
+}
+
+/// Younger first, because where two files have a series the younger says all; older first where no two files tell of one
+/// time, which is nearly always, so that rows come in the order of time.
+fn order_tiers(tiers: &mut [Arc<Block>]) {
+    let place = |found: &Arc<Block>| (found.meta().tier_ms, found.meta().min_t);
+    tiers.sort_by_key(place);
+    let is_apart = |pair: &[Arc<Block>]| match pair {
+        [a, b] => a.meta().tier_ms != b.meta().tier_ms || a.meta().max_t < b.meta().min_t,
+        _ => true,
+    };
+    if !tiers.windows(2).all(is_apart) {
+        tiers.sort_by_key(|found| std::cmp::Reverse(found.meta().id));
     }
 }
 
@@ -433,6 +447,10 @@ impl Reader {
 
 /// Hands rows of a tier on, but those of intervals of which something is deleted.
 fn push_cells(joiner: &mut Joiner, cells: &TierCells, tier_ms: i64, deleted: &[(i64, i64)]) {
+    if deleted.is_empty() && cells.histograms.is_empty() {
+        joiner.floats(&cells.times, &cells.values);
+        return;
+    }
     let mut histograms = cells.histograms.iter().peekable();
     for (at, (t, value)) in cells.times.iter().zip(&cells.values).enumerate() {
         let histogram = histograms.next_if(|(of, _)| *of as usize == at);

@@ -1,7 +1,6 @@
 //! What a store answered and what it took.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -100,27 +99,6 @@ pub fn parse(body: &[u8]) -> Result<Points> {
         points.insert(labels, values?);
     }
     Ok(points)
-}
-
-/// An answer of ours as the HTTP API writes it, so that the peers do nothing that we do not.
-pub fn write_json(value: &Value, out: &mut String) -> Result<()> {
-    let Value::Matrix(matrix) = value else { anyhow::bail!("a matrix was expected") };
-    out.push_str("{\"status\":\"success\",\"data\":{\"resultType\":\"matrix\",\"result\":[");
-    for (at, series) in matrix.iter().enumerate() {
-        out.push_str(if at == 0 { "{\"metric\":{" } else { ",{\"metric\":{" });
-        for (at, (name, value)) in series.labels.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            write!(out, "{comma}{}:{}", serde_json::to_string(name)?, serde_json::to_string(value)?)?;
-        }
-        out.push_str("},\"values\":[");
-        for (at, (t, value)) in series.floats.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            write!(out, "{comma}[{}.{:03},\"{value}\"]", t / 1000, t % 1000)?;
-        }
-        out.push_str("]}");
-    }
-    out.push_str("]}}");
-    Ok(())
 }
 
 /// How two answers differ in words; nothing if they do not by more than 1e-9 of their values.

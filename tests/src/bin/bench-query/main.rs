@@ -2,7 +2,8 @@
 //! and in VictoriaMetrics, in one run.
 //!
 //! One JSON line a figure on standard output; a figure that misses its bar fails the run, at its end. Our store is
-//! filled by one process and asked by another, so that the memory of the first is not counted to the second.
+//! filled by one process and asked by another, so that the memory of the first is not counted to the second. For a
+//! profiler: `bench-query fill DIR`, then `bench-query again DIR SHAPE` asks one shape for some seconds.
 
 mod answer;
 mod data;
@@ -27,7 +28,8 @@ fn main() -> ExitCode {
         [] => run(),
         ["fill", dir] => ours::fill(Path::new(dir)),
         ["ask", dir] => ours::ask(Path::new(dir)),
-        _ => Err(anyhow::anyhow!("usage: bench-query")),
+        ["again", dir, shape] => ours::again(Path::new(dir), shape),
+        _ => Err(anyhow::anyhow!("usage: bench-query [fill DIR | ask DIR | again DIR SHAPE]")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

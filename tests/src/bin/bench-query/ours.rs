@@ -2,24 +2,27 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use telemetry_agent::api::prometheus::write_value;
 use telemetry_agent::store::History;
 use telemetry_promql::eval::{Options, range};
-use telemetry_tests::{own, proc};
+use telemetry_tests::{figure, own, proc};
 use telemetry_tsdb::db::{Config, Db, Metadata, SeriesRef, Work};
 use telemetry_tsdb::fs::sim::SimClock;
 use telemetry_tsdb::fs::{RealStorage, Storage};
 use telemetry_tsdb::head::Sample;
 use telemetry_tsdb::index::{Limits, OwnerRef};
 
-use super::answer::{Measured, points, write_json};
+use super::answer::{Measured, points};
 use super::data::{self, END};
 use super::shapes::{SHAPES, Shape};
 
 /// Answers of which the quickest counts.
 const ROUNDS: usize = 9;
+/// How long a profiler has.
+const AGAIN: Duration = Duration::from_secs(3);
 /// Rows between two syncs of the log.
 const COMMIT_ROWS: usize = 60;
 
@@ -71,6 +74,19 @@ pub fn ask(dir: &Path) -> Result<()> {
     Measured::write(&all?, &dir.with_extension("answers"))
 }
 
+/// Asks one shape again and again.
+pub fn again(dir: &Path, name: &str) -> Result<()> {
+    let shape = SHAPES.iter().find(|shape| shape.name.starts_with(name)).context("there is no such shape")?;
+    let (db, _) = open(dir, END)?;
+    let history = History::new(Arc::new(db));
+    let begun = Instant::now();
+    while begun.elapsed() < AGAIN {
+        let measured = measure(&history, shape)?;
+        figure::print("query", shape.name, measured.cpu_ms, "ms", None, "", ROUNDS)?;
+    }
+    Ok(())
+}
+
 fn measure(history: &History, shape: &Shape) -> Result<Measured> {
     let options = Options::default();
     let times = (shape.start, shape.end, shape.step);
@@ -78,11 +94,11 @@ fn measure(history: &History, shape: &Shape) -> Result<Measured> {
     let mut out = Measured { cpu_ms: f64::INFINITY, wall_ms: f64::INFINITY, ..Measured::default() };
     out.points = points(&range(history, shape.query, times, &options).map_err(failed)?.value)?;
     proc::reset_peak("self")?;
-    let mut text = String::new();
+    let mut text = Vec::new();
     for _ in 0..ROUNDS {
         let (cpu, begun) = (own::cpu_seconds(), Instant::now());
         text.clear();
-        write_json(&range(history, shape.query, times, &options).map_err(failed)?.value, &mut text)?;
+        write_value(&mut text, &range(history, shape.query, times, &options).map_err(failed)?.value)?;
         out.cpu_ms = out.cpu_ms.min((own::cpu_seconds() - cpu) * 1e3);
         out.wall_ms = out.wall_ms.min(begun.elapsed().as_secs_f64() * 1e3);
     }
