@@ -33,6 +33,8 @@ descs! {
         "Samples taken after their row was packed; part of those appended.";
     LOST, "telemetry_agent_store_samples_lost_total", Counter, None, &[], "1",
         "Samples that damage to the log took, found at the start.";
+    LOST_OWNERS, "telemetry_agent_store_owners_lost_total", Counter, None, &[], "1",
+        "Owners whose names damage to the log took, found at the start; their samples are read with their number as lost_owner.";
     OVERFLOWED, "telemetry_agent_store_series_overflowed_total", Counter, None, &[], "1",
         "Times a new series was beyond a limit and the overflow series of its family was given instead.";
     MISSED, "telemetry_agent_store_ticks_missed_total", Counter, None, &[], "1",
@@ -63,6 +65,7 @@ static COUNTERS: LazyLock<Vec<(&'static Desc, &'static str, &'static str)>> = La
         (&REFUSED, "late_full", "samples_late_full"),
         (&LATE, "", "samples_out_of_order"),
         (&LOST, "", "samples_lost"),
+        (&LOST_OWNERS, "", "owners_lost"),
         (&OVERFLOWED, "", "series_overflowed"),
         (&FAILURES, "log_sync", "log_failures"),
         (&FAILURES, "window_write", "window_failures"),

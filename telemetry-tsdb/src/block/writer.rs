@@ -1,7 +1,7 @@
 //! Writing a file, front to back, in pages; nobody sees it until all of it is on disk.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::frame::{self, kind};
@@ -181,6 +181,12 @@ impl BlockWriter {
         self.meta.samples += samples as u64;
     }
 
+    /// The name that the file will have.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.meta.path()
+    }
+
     fn end_page(&mut self) -> io::Result<()> {
         if self.page.is_empty() {
             return Ok(());
@@ -196,7 +202,7 @@ impl BlockWriter {
     /// Ends the file and brings it to disk under its name.
     ///
     /// # Errors
-    /// What the disk says; there is no such file then.
+    /// What the disk says. There may be such a file all the same: its name may be there and not be synced.
     pub fn finish(mut self, index: &[u8], metadata: &[u8]) -> io::Result<BlockMeta> {
         self.end_page()?;
         self.table.index = Some(self.put(kind::INDEX, index)?);

@@ -57,7 +57,7 @@ impl Db {
 
     /// Forgets deletions that every file of their range was made with, or that have no file left.
     pub(super) fn drop_applied_tombstones(&self, now: i64) {
-        if self.tombstones.load().is_empty() {
+        if self.tombstones.load().is_empty() || !self.are_strays_gone() {
             return;
         }
         let settled = self.settled(now);

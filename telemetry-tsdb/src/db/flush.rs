@@ -63,8 +63,7 @@ impl Db {
             match self.write_late(&part) {
                 Ok(block) => written.push(block),
                 Err(error) => {
-                    let storage = self.storage()?;
-                    written.iter().for_each(|block: &Arc<Block>| drop(storage.remove(block.path())));
+                    self.disown(written.iter().map(|block: &Arc<Block>| block.path().to_owned()));
                     return Err(error);
                 }
             }
@@ -148,13 +147,9 @@ impl Db {
         file: BlockWriter,
         series: impl Iterator<Item = SeriesId>,
     ) -> Result<Arc<Block>, Error> {
-        let index = self.file_index(series);
-        let meta = file.finish(&index, &self.metadata_body()).map_err(io("finish a file"))?;
-        let block = Block::open(&*self.storage()?, &meta.path()).map_err(|damage| Error::Damaged {
-            file: meta.path().display().to_string(),
-            reason: damage.to_string(),
-        })?;
-        Ok(Arc::new(block))
+        let (index, path) = (self.file_index(series), file.path());
+        let made = file.finish(&index, &self.metadata_body()).map_err(io("finish a file"));
+        self.adopt(path, made).map(Arc::new)
     }
 
     /// The index of a file with these series.

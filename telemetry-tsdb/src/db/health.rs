@@ -54,6 +54,8 @@ counters! {
     samples_lost,
     /// Records that damage in the log took.
     log_records_lost,
+    /// Owners whose record damage in the log took; their series have the label `lost_owner`.
+    owners_lost,
     /// Bytes passed over in the log.
     log_bytes_skipped,
     /// Syncs of the log that failed.

@@ -1,6 +1,7 @@
 //! Keeping house: cutting the log, writing windows, joining files, letting old ones go, taking the disk up again.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
@@ -188,15 +189,7 @@ impl Db {
             let stays = |found: &&Arc<Block>| !gone.iter().any(|other| Arc::ptr_eq(other, found));
             old.iter().filter(stays).cloned().collect::<Vec<_>>()
         });
-        let Some(storage) = &self.storage else { return };
-        for found in gone {
-            if let Err(error) = storage.remove(found.path()) {
-                tracing::warn!(file = %found.path().display(), %error, "a file cannot be removed");
-            }
-        }
-        if let Err(error) = storage.sync_dir(std::path::Path::new(block::DIR)) {
-            tracing::warn!(%error, "the directory of files cannot be synced");
-        }
+        self.disown(gone.iter().map(|found| found.path().to_owned()));
     }
 
     /// Joins the files of one bucket, or of one day.
@@ -248,30 +241,29 @@ impl Db {
             let known = owners.get(of.0 as usize)?;
             known.known().map(|(is_bound, labels)| (is_bound, labels.to_vec()))
         };
-        let is_day = meta.level == 2;
-        let result = if is_day {
+        let (is_day, path) = (meta.level == 2, meta.path());
+        let made = if is_day {
             block::join(&storage, meta, inputs, &owner)
         } else {
             block::compact(&storage, meta, inputs, &deleted, &owner)
         };
-        self.replace(result, inputs)
+        self.replace(path, made, inputs)
     }
 
     /// Shows readers a new file in the place of those it was made of, and removes them.
     pub(super) fn replace(
         &self,
+        path: PathBuf,
         made: Result<BlockMeta, block::Damage>,
         inputs: &[Arc<Block>],
     ) -> Result<(), Error> {
-        let storage = self.storage()?;
-        let damage = |damage: block::Damage| match damage {
+        let made = made.map_err(|damage| match damage {
             block::Damage::Io { file, source } => {
                 Error::Io { operation: format!("join files: {}", file.display()), source }
             }
             damage => Error::Damaged { file: String::new(), reason: damage.to_string() },
-        };
-        let meta = made.map_err(damage)?;
-        let made = Arc::new(Block::open(&*storage, &meta.path()).map_err(damage)?);
+        });
+        let made = Arc::new(self.adopt(path, made)?);
         self.blocks.rcu(|old| {
             let stays = old.iter().filter(|found| !inputs.iter().any(|input| Arc::ptr_eq(input, found)));
             let mut all: Vec<_> = stays.cloned().chain(std::iter::once(Arc::clone(&made))).collect();

@@ -19,6 +19,7 @@ pub mod record;
 mod refused;
 mod replay;
 mod series;
+mod strays;
 mod tiers;
 mod writer;
 
@@ -57,6 +58,7 @@ pub struct Db {
     late: LateSamples,
     blocks: ArcSwap<Vec<Arc<Block>>>,
     tombstones: ArcSwap<Vec<Tombstone>>,
+    strays: strays::Strays,
     exemplars: Mutex<std::collections::VecDeque<Exemplar>>,
     metadata: RwLock<std::collections::BTreeMap<Box<str>, Metadata>>,
     health: Health,

@@ -144,6 +144,7 @@ impl Db {
             late: LateSamples::default(),
             blocks: ArcSwap::default(),
             tombstones: ArcSwap::default(),
+            strays: super::strays::Strays::default(),
             exemplars: Mutex::default(),
             metadata: RwLock::default(),
             health: Health::new(mode),
@@ -183,11 +184,9 @@ impl Db {
             blocks.iter().flat_map(|found| sources_of(found.meta())).collect();
         let (old, live): (Vec<_>, Vec<_>) =
             blocks.into_iter().partition(|found| replaced.contains(&found.meta().id));
-        if !self.is_read_only() {
-            for found in old {
-                // The process died between the end of a compaction and the removal of its inputs.
-                let _ = storage.remove(found.path());
-            }
+        if !self.is_read_only() && !old.is_empty() {
+            // The process died between the end of a compaction and the removal of its inputs.
+            self.disown(old.iter().map(|found| found.path().to_owned()));
         }
         self.learn_from_blocks(&live);
         report.blocks = live.len();
@@ -206,6 +205,9 @@ impl Db {
             if let Ok(index) = found.index() {
                 if let Some(max) = index.max_id() {
                     self.index.skip_to(max.saturating_add(1));
+                }
+                if let Some(max) = index.max_owner() {
+                    self.owners.skip_to(max.0.saturating_add(1));
                 }
                 for (owner, is_bound, labels) in index.owners() {
                     let labels: Vec<_> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();

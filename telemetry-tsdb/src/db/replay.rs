@@ -13,8 +13,8 @@ use super::writer::Writer;
 use super::{Db, OpenReport, histograms};
 use crate::codec::Bits;
 use crate::fs::Storage;
-use crate::head::{Amended, GroupId, Placed, Row, Sample, window_of};
-use crate::index::{OwnerRef, SeriesId};
+use crate::head::{Amended, GroupId, Placed, Row, Sample, Slot, window_of};
+use crate::index::SeriesId;
 use crate::log::{self, Record, RowDecoder};
 use crate::wire::{Malformed, Reader};
 
@@ -149,6 +149,7 @@ impl Replay<'_> {
             kind::CHECKPOINT => {
                 let checkpoint = record::get_checkpoint(&mut r)?;
                 self.db.index.skip_to(checkpoint.next_series);
+                self.db.owners.skip_to(checkpoint.next_owner);
             }
             _ => return Err(Malformed("unknown kind of record")),
         }
@@ -166,7 +167,8 @@ impl Replay<'_> {
         if self.writer.groups.len() <= series.group.0 as usize {
             self.db.add_group(self.writer, series.group, &format!("\0lost {}", series.group.0));
         }
-        self.db.index.restore(series.series, &series.labels, OwnerRef(series.owner.0));
+        self.db.index.restore(series.series, &series.labels, series.owner);
+        self.db.owners.skip_to(series.owner.0.saturating_add(1));
         if let Some(group) = self.writer.groups.get_mut(series.group.0 as usize) {
             // A slot is given on only once its series' windows are in files.
             if let Some(before) = group.series_at(series.slot) {
@@ -239,16 +241,18 @@ impl Replay<'_> {
         }
     }
 
-    fn push(&mut self, group: GroupId, row: Row) {
+    fn push(&mut self, group: GroupId, mut row: Row) {
         let Some(known) = self.writer.groups.get(group.0 as usize) else {
             self.lost_samples += row.samples() as u64;
             return;
         };
-        // A slot without a series: the record that said whose it is was lost.
-        let orphans = row.present().iter().filter(|at| {
-            u32::try_from(*at).ok().and_then(|slot| known.series_at(crate::head::Slot(slot))).is_none()
-        });
-        self.lost_samples += orphans.count() as u64;
+        // The record that said whose the slot is was lost. The slot will be given to a series, and what stands in it
+        // would be taken for that one's.
+        let is_orphan = |slot: &u32| known.series_at(Slot(*slot)).is_none();
+        let orphans: Vec<u32> =
+            row.present().iter().filter_map(|at| u32::try_from(at).ok()).filter(is_orphan).collect();
+        self.lost_samples += orphans.len() as u64;
+        orphans.into_iter().for_each(|slot| row.clear(slot));
         self.samples += row.samples() as u64;
         self.writer.newest = self.writer.newest.max(row.t);
         match known.place(row.t) {
@@ -290,9 +294,11 @@ impl Replay<'_> {
     fn end(&mut self) {
         let groups: Vec<_> = self.bases.keys().copied().collect();
         groups.into_iter().for_each(|group| self.flush_waiting(group));
+        let lost = self.db.owners.name_lost();
+        self.db.health.counters.owners_lost.store(lost, Relaxed);
     }
 }
 
 fn known_series(writer: &Writer, group: GroupId, slot: u32) -> Option<SeriesId> {
-    writer.groups.get(group.0 as usize)?.series_at(crate::head::Slot(slot))
+    writer.groups.get(group.0 as usize)?.series_at(Slot(slot))
 }

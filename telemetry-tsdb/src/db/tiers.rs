@@ -186,7 +186,7 @@ impl Db {
             owners.get(of.0 as usize)?.known().map(|(is_bound, labels)| (is_bound, labels.to_vec()))
         };
         let made = block::downsample(&self.storage()?, &wanted, inputs, &kind, &deleted, &owner);
-        self.replace(made, &[])
+        self.replace(wanted.meta.path(), made, &[])
     }
 
     fn join_tier(&self, meta: BlockMeta, inputs: &[Arc<Block>]) -> Result<(), Error> {
@@ -194,8 +194,9 @@ impl Db {
         let owner = |of: OwnerRef| {
             owners.get(of.0 as usize)?.known().map(|(is_bound, labels)| (is_bound, labels.to_vec()))
         };
+        let path = meta.path();
         let made = block::join(&self.storage()?, meta, inputs, &owner);
-        self.replace(made, inputs)
+        self.replace(path, made, inputs)
     }
 }
 

@@ -108,6 +108,14 @@ impl Row {
         }
     }
 
+    /// Makes a cell absent.
+    pub fn clear(&mut self, slot: u32) {
+        if (slot as usize) < self.values.len() {
+            self.present.clear(slot as usize);
+            self.histograms.retain(|(of, _)| *of != slot);
+        }
+    }
+
     /// The cell of a slot.
     #[must_use]
     pub fn get(&self, slot: u32) -> Option<Sample> {

@@ -116,10 +116,17 @@ impl FileIndex {
             if text > BYTES_MAX {
                 return Err(IndexError("symbols are too long"));
             }
+            // They are looked for by halves.
+            if index.symbols.last().is_some_and(|before| **before >= *last) {
+                return Err(IndexError("symbols do not grow"));
+            }
             index.symbols.push(Arc::from(last.as_str()));
         }
         for _ in 0..r.count(3)? {
             let owner = OwnerRef(r.small()?);
+            if owner.0 == 0 || index.owners.last_key_value().is_some_and(|(before, _)| *before >= owner) {
+                return Err(IndexError("owners do not grow"));
+            }
             let is_bound = r.bytes(1)?.first() == Some(&1);
             let refs = r.labels(index.symbols.len())?;
             let labels = index.pairs(&refs);
@@ -191,6 +198,12 @@ impl FileIndex {
     #[must_use]
     pub fn max_id(&self) -> Option<SeriesId> {
         self.series.last().map(|entry| entry.id)
+    }
+
+    /// The highest number of an owner that a series has.
+    #[must_use]
+    pub fn max_owner(&self) -> Option<OwnerRef> {
+        self.owner_refs.last().copied()
     }
 
     /// Owners as they were known when the file was written.

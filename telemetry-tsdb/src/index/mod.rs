@@ -21,7 +21,7 @@ pub use file::{FileIndex, IndexError};
 pub use head::HeadIndex;
 pub use limits::{LimitExceeded, Limits};
 pub use matcher::{CompiledMatcher, MatcherError, compile};
-pub use owners::{AlreadyBound, OwnerRef, Owners, OwnersView};
+pub use owners::{AlreadyBound, LOST_OWNER_LABEL, OwnerRef, Owners, OwnersView};
 
 /// The number of a series: never used twice in a data directory.
 pub type SeriesId = u32;

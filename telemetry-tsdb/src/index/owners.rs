@@ -11,6 +11,9 @@ use super::LabelPairs;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OwnerRef(pub u32);
 
+/// The label of series whose owner's record is lost: its number.
+pub const LOST_OWNER_LABEL: &str = "lost_owner";
+
 /// The owner has other labels for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("owner {0:?} is bound already")]
@@ -97,6 +100,34 @@ impl Owners {
             *cell = Owner { labels, is_bound, is_known: true };
         }
         Ok(())
+    }
+
+    /// Numbers below this are not given out any more.
+    pub fn skip_to(&self, next: u32) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < next as usize {
+            Arc::make_mut(&mut all).resize_with(next as usize, Owner::default);
+        }
+    }
+
+    /// Gives numbers whose records are lost a name of their own, so that their series are neither taken for others nor
+    /// for each other's. Returns how many they were.
+    pub fn name_lost(&self) -> u64 {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let is_lost = |(_, owner): &(u32, &Owner)| !owner.is_known;
+        let lost: Vec<u32> =
+            (0..).zip(all.iter()).skip(1).filter(is_lost).map(|(number, _)| number).collect();
+        if lost.is_empty() {
+            return 0;
+        }
+        let owners = Arc::make_mut(&mut all);
+        for number in &lost {
+            if let Some(cell) = owners.get_mut(*number as usize) {
+                let labels = pairs(&[(LOST_OWNER_LABEL, &number.to_string())]);
+                *cell = Owner { labels, is_bound: false, is_known: true };
+            }
+        }
+        lost.len() as u64
     }
 
     /// The owners as they are known now.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use telemetry_model::{MatchOp, Matcher};
 use telemetry_tsdb::block::{BlockMeta, BlockWriter};
@@ -10,7 +11,7 @@ use telemetry_tsdb::db::{Config, Db, Work};
 use telemetry_tsdb::fs::sim::{SimClock, SimStorage};
 use telemetry_tsdb::fs::{Storage, read_all};
 use telemetry_tsdb::head::{Sample, WINDOW_MS};
-use telemetry_tsdb::index::{FileIndex, OwnerRef};
+use telemetry_tsdb::index::{FileIndex, LOST_OWNER_LABEL, OwnerRef};
 
 const START: i64 = 1_700_006_400_000 / WINDOW_MS * WINDOW_MS;
 
@@ -88,10 +89,10 @@ fn each_flipped_byte_is_noticed_or_harmless() {
                     for (name, list) in &got {
                         for (t, bits) in list {
                             let expected = whole.get(name).and_then(|list| list.get(t));
-                            // A log whose owner record is lost leaves the labels that are known without it.
+                            // An owner whose record is lost is told by its number.
                             assert!(
                                 expected == Some(bits)
-                                    || (noticed && expected.is_none() && !name.contains("pod")),
+                                    || (noticed && expected.is_none() && name.contains(LOST_OWNER_LABEL)),
                                 "{}: byte {at}: {name} at {t}: a wrong value",
                                 path.display()
                             );
@@ -104,6 +105,62 @@ fn each_flipped_byte_is_noticed_or_harmless() {
         }
     }
     assert!(kinds.contains_key("seg") && kinds.contains_key("blk"), "{kinds:?}");
+}
+
+#[test]
+fn an_owner_whose_record_is_lost_gives_its_number_to_no_other() {
+    let (disk, clock) = (SimStorage::default(), Arc::new(SimClock::at(START)));
+    let open = |disk: SimStorage| Db::open(config(), Arc::new(disk), clock.clone()).unwrap().0;
+    let db = open(disk.clone());
+    let group = db.group("g").unwrap();
+    let owner = db.create_owner(&[("pod", "a")]);
+    let series = [owner, OwnerRef(0)].map(|of| db.series(group, &[("__name__", "x")], of).unwrap());
+    db.append_row(group, START, series.map(|series| (series, Sample::Float(1.0))));
+    db.commit().unwrap();
+    let mut losses = 0;
+    for (path, at) in
+        disk.files().into_iter().flat_map(|(path, len)| (0..len).map(move |at| (path.clone(), at)))
+    {
+        let damaged = disk.copy();
+        damaged.flip(&path, at, 3);
+        let db = open(damaged);
+        if db.health().counters.owners_lost.load(Ordering::Relaxed) == 0 {
+            continue;
+        }
+        losses += 1;
+        assert_ne!(db.create_owner(&[("pod", "b")]), owner, "byte {at}");
+        let names: Vec<_> = content(&db).unwrap().into_keys().collect();
+        let lost = format!("[(\"__name__\", \"x\"), (\"{LOST_OWNER_LABEL}\", \"1\")]");
+        assert_eq!(names, [lost.as_str(), "[(\"__name__\", \"x\")]"], "byte {at}");
+    }
+    assert!(losses > 0, "no byte of the owner's record was met");
+}
+
+#[test]
+fn cells_of_a_series_whose_record_is_lost_are_not_the_next_ones() {
+    let (disk, clock) = (SimStorage::default(), Arc::new(SimClock::at(START)));
+    let open = |disk: SimStorage| Db::open(config(), Arc::new(disk), clock.clone()).unwrap().0;
+    let series_of =
+        |db: &Db, name: &str| db.series(db.group("g").unwrap(), &[("__name__", name)], OwnerRef(0)).unwrap();
+    let db = open(disk.clone());
+    let series = [series_of(&db, "a"), series_of(&db, "b")];
+    db.append_row(series[0].group, START, series.map(|series| (series, Sample::Float(1.0))));
+    db.commit().unwrap();
+    let mut losses = 0;
+    for (path, at) in
+        disk.files().into_iter().flat_map(|(path, len)| (0..len).map(move |at| (path.clone(), at)))
+    {
+        let damaged = disk.copy();
+        damaged.flip(&path, at, 3);
+        let db = open(damaged);
+        losses += db.health().counters.samples_lost.load(Ordering::Relaxed);
+        let next = series_of(&db, "c");
+        db.append_row(next.group, START + 1, [(next, Sample::Float(2.0))]);
+        let got = content(&db).unwrap();
+        let expected = BTreeMap::from([(START + 1, 2f64.to_bits())]);
+        assert_eq!(got.get("[(\"__name__\", \"c\")]"), Some(&expected), "byte {at}");
+    }
+    assert!(losses > 0, "no byte of a series' record was met");
 }
 
 #[test]

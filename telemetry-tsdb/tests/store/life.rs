@@ -330,9 +330,11 @@ impl<'a> World<'a> {
             let column =
                 reader.read(series, i64::MIN, i64::MAX).unwrap_or_else(|e| panic!("seed {}: {e}", self.seed));
             assert!(column.times.is_sorted_by(|a, b| a < b), "seed {}: one sample a time", self.seed);
-            let name = match (series.get("pod"), series.get("pod_uid")) {
-                (Some(pod), _) => pod.to_owned(),
-                (None, Some(uid)) => format!("owned-{uid}"),
+            let name = match (series.get("pod"), series.get("pod_uid"), series.get("lost_owner")) {
+                (Some(pod), ..) => pod.to_owned(),
+                (None, Some(uid), _) => format!("owned-{uid}"),
+                // Power went before its record was durable, and what came behind that was kept.
+                (None, None, Some(number)) => self.model.name_of_owner[&number.parse().unwrap()].clone(),
                 _ => series.get("at").unwrap().to_owned(),
             };
             let mut histograms = column.histograms.iter();

@@ -181,3 +181,38 @@ fn memory_is_bounded_while_the_disk_refuses_and_no_promise_goes() {
         (0..promised).map(|k| k as f64).collect::<Vec<_>>()
     );
 }
+
+#[test]
+fn what_was_deleted_stays_so_when_a_file_was_not_finished_well() {
+    for at in 1..60 {
+        let (disk, clock) = (SimStorage::default(), Arc::new(SimClock::at(START)));
+        let db = open(&disk, &clock);
+        let group = db.group("g").unwrap();
+        let series = db.series(group, &[("__name__", "x"), ("k", "a")], OwnerRef(0)).unwrap();
+        let mut t = START;
+        let mut tick = |db: &Db, until: i64| {
+            while t < until {
+                t += 60_000;
+                clock.set(t);
+                db.append_row(group, t, [(series, Sample::Float(1.0))]);
+                let _ = db.commit();
+                while !matches!(db.maintain(), Work::Nothing | Work::Failed) {}
+            }
+        };
+        tick(&db, START + WINDOW_MS + 60_000);
+        // A late one has a file of its own.
+        db.append([(series, START + 90_000, Sample::Float(7.0))]);
+        db.commit().unwrap();
+        disk.fail(at, Fault::Once);
+        tick(&db, START + 2 * WINDOW_MS);
+        let all = [Matcher::new("k", MatchOp::Equal, "a")];
+        db.delete(&all, START, START + 120_000).unwrap();
+        db.commit().unwrap();
+        tick(&db, START + 5 * 3_600_000);
+        let is_gone = |db: &Db| samples(db, "a").iter().all(|(t, _)| *t > START + 120_000);
+        assert!(is_gone(&db), "operation {at}");
+        drop(db);
+        disk.crash(&mut Rng::new(at));
+        assert!(is_gone(&open(&disk, &clock)), "operation {at}: a start has what was deleted");
+    }
+}

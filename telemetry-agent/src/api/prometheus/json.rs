@@ -272,6 +272,10 @@ mod tests {
             (f64::NEG_INFINITY, "-Inf"),
             (0.1 + 0.2, "0.30000000000000004"),
             (9_007_199_254_740_993.0, "9007199254740992"),
+            // Half-way between two that are as short: to the even one, as Go does.
+            (18_761_681_294_571.0 + 1.0 / 16.0, "18761681294571.062"),
+            (-18_761_681_294_571.0 - 3.0 / 16.0, "-18761681294571.188"),
+            (1_876_168_129_457.0 + 1.0 / 32.0, "1876168129457.0312"),
         ] {
             assert_eq!(written(|out| number(out, value)), format!("\"{text}\""));
         }
@@ -319,7 +323,11 @@ mod tests {
             let value = f64::from_bits(bits & !(0x7FF << 52) | exponent << 52);
             let text = written(|out| number(out, value));
             if DECIMAL.contains(&value.abs()) {
-                prop_assert_eq!(text, format!("\"{value}\""));
+                // Of two that are as short and as near, the library takes the even one, as Go does, and Rust the larger.
+                let rust = format!("\"{value}\"");
+                prop_assert_eq!(text.len(), rust.len(), "{} for {}", text, rust);
+                prop_assert!(!text.contains('e'), "{}", text);
+                prop_assert_eq!(text.trim_matches('"').parse(), Ok(value));
             }
         }
 

@@ -225,7 +225,7 @@ async fn methods_origins_and_compression_are_negotiated() {
     assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
     let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
     let mut text = String::new();
-    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*bytes), &mut text).unwrap();
+    io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*bytes), &mut text).unwrap();
     assert_eq!(text, r#"{"status":"success","data":["__name__","job"]}"#);
 }
 
