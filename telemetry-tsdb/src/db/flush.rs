@@ -230,7 +230,9 @@ fn by_bucket(late: &BTreeMap<SeriesId, LateSeries>) -> Vec<BTreeMap<SeriesId, La
     for (id, list) in late {
         for run in list.chunk_by(|a, b| bucket_of(a.0) == bucket_of(b.0)) {
             let bucket = run.first().map_or(0, |(t, _)| bucket_of(*t));
-            parts.entry(bucket).or_default().insert(*id, Arc::new(run.to_vec()));
+            // Nearly every list is whole, and is not copied.
+            let run = if run.len() == list.len() { Arc::clone(list) } else { Arc::new(run.to_vec()) };
+            parts.entry(bucket).or_default().insert(*id, run);
         }
     }
     parts.into_values().collect()

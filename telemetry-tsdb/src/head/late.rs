@@ -40,6 +40,10 @@ impl LateSamples {
             }
             Err(_) if list.len() >= LATE_SAMPLES_PER_SERIES => None,
             Err(to) => {
+                // Most have one or two, and a vector of its own accord would make room for four.
+                if list.len() == list.capacity() {
+                    list.reserve_exact(1 + list.len() / 2);
+                }
                 list.insert(to, (t, sample));
                 Some(Amended::Set)
             }

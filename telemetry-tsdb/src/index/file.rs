@@ -1,7 +1,7 @@
 //! The index of a file: its series and their labels, without postings. A selection runs each matcher once a value, ends
 //! there if no value is wanted, and then looks at every series' numbers, some 30 ns each: less than reading bitmaps would cost, and less to keep.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::owners::{OwnersView, labels_of};
@@ -47,20 +47,22 @@ impl FileIndex {
         series: impl Iterator<Item = (SeriesId, OwnerRef, LabelPairs)>,
         owner: impl Fn(OwnerRef) -> Option<(bool, LabelPairs)> + 'a,
     ) -> Vec<u8> {
-        let series: Vec<_> = series.collect();
-        let mut symbols: BTreeSet<Arc<str>> = BTreeSet::new();
-        let mut owners = BTreeMap::new();
-        for (_, of, labels) in &series {
-            symbols.extend(labels.iter().flat_map(|(name, value)| [Arc::clone(name), Arc::clone(value)]));
+        // Texts as numbers in the order they are met: the labels of a hundred thousand series are never held as texts.
+        let mut texts = Numbered::default();
+        let (mut entries, mut owners) = (Vec::new(), BTreeMap::new());
+        let mut refs: Vec<(u32, u32)> = Vec::new();
+        for (id, of, labels) in series {
+            refs.extend(labels.iter().map(|(name, value)| (texts.number(name), texts.number(value))));
+            entries.push((id, of, labels.len()));
             if of.0 != 0
-                && !owners.contains_key(of)
-                && let Some(known) = owner(*of)
+                && !owners.contains_key(&of)
+                && let Some((is_bound, labels)) = owner(of)
             {
-                let text = known.1.iter().flat_map(|(name, value)| [Arc::clone(name), Arc::clone(value)]);
-                symbols.extend(text);
-                owners.insert(*of, known);
+                let pair = |(name, value): &(Arc<str>, Arc<str>)| (texts.number(name), texts.number(value));
+                owners.insert(of, (is_bound, labels.iter().map(pair).collect::<Vec<_>>()));
             }
         }
+        let (symbols, places) = texts.sorted();
         let mut body = Vec::new();
         put_varint(&mut body, symbols.len() as u64);
         let mut last: &str = "";
@@ -71,11 +73,10 @@ impl FileIndex {
             body.extend(symbol.bytes().skip(shared));
             last = symbol;
         }
-        let numbers: BTreeMap<&str, u64> = symbols.iter().map(|s| &**s).zip(0..).collect();
-        let put_labels = |body: &mut Vec<u8>, labels: &LabelPairs| {
-            put_varint(body, labels.len() as u64);
-            for text in labels.iter().flat_map(|(name, value)| [name, value]) {
-                put_varint(body, numbers.get(&**text).copied().unwrap_or(0));
+        let put_labels = |body: &mut Vec<u8>, refs: &[(u32, u32)]| {
+            put_varint(body, refs.len() as u64);
+            for number in refs.iter().flat_map(|(name, value)| [*name, *value]) {
+                put_varint(body, places.get(number as usize).copied().unwrap_or(0));
             }
         };
         put_varint(&mut body, owners.len() as u64);
@@ -84,13 +85,15 @@ impl FileIndex {
             body.push(u8::from(*is_bound));
             put_labels(&mut body, labels);
         }
-        put_varint(&mut body, series.len() as u64);
-        let mut before = 0;
-        for (id, of, labels) in &series {
+        put_varint(&mut body, entries.len() as u64);
+        let (mut before, mut rest) = (0, refs.as_slice());
+        for (id, of, count) in &entries {
             put_varint(&mut body, u64::from(*id) - before);
             before = u64::from(*id);
             put_varint(&mut body, u64::from(of.0));
-            put_labels(&mut body, labels);
+            let (own, others) = rest.split_at_checked(*count).unwrap_or((rest, &[]));
+            put_labels(&mut body, own);
+            rest = others;
         }
         zstd::bulk::compress(&body, LEVEL).unwrap_or_default()
     }
@@ -304,6 +307,36 @@ impl Prepared<'_> {
             Some((_, value)) => self.verdicts.get(*value as usize) == Some(&Verdict::Wanted),
             None => self.by_owner.get(&owner).copied().unwrap_or(self.matcher.matches_empty()),
         }
+    }
+}
+
+/// Texts, numbered as they are met.
+#[derive(Default)]
+struct Numbered(HashMap<Arc<str>, u32, ahash::RandomState>);
+
+// === impl Numbered ===
+
+impl Numbered {
+    fn number(&mut self, text: &Arc<str>) -> u32 {
+        if let Some(number) = self.0.get(text) {
+            return *number;
+        }
+        let number = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        self.0.insert(Arc::clone(text), number);
+        number
+    }
+
+    /// The texts in the order of their bytes, and the place of each number among them.
+    fn sorted(self) -> (Vec<Arc<str>>, Vec<u64>) {
+        let mut all: Vec<(Arc<str>, u32)> = self.0.into_iter().collect();
+        all.sort_unstable();
+        let mut places = vec![0; all.len()];
+        for (place, (_, number)) in (0u64..).zip(&all) {
+            if let Some(cell) = places.get_mut(*number as usize) {
+                *cell = place;
+            }
+        }
+        (all.into_iter().map(|(text, _)| text).collect(), places)
     }
 }
 
