@@ -238,7 +238,7 @@ impl Db {
         let deleted = |id: SeriesId| ranges_of(&tombstones, id);
         let owners = self.owners.view();
         let owner = |of: OwnerRef| {
-            let known = owners.get(of.0 as usize)?;
+            let known = owners.get(&of)?;
             known.known().map(|(is_bound, labels)| (is_bound, labels.to_vec()))
         };
         let (is_day, path) = (meta.level == 2, meta.path());
@@ -334,7 +334,7 @@ impl Db {
         Stats {
             series: self.index.len(),
             groups: writer.groups.len(),
-            owners: self.owners.view().iter().filter(|owner| owner.known().is_some()).count(),
+            owners: self.owners.view().values().filter(|owner| owner.known().is_some()).count(),
             head_bytes: writer.groups.iter().map(|group| group.bytes()).sum(),
             index_bytes: self.index.bytes(),
             log_bytes: writer.log.as_ref().map_or(0, |log| log.bytes()),

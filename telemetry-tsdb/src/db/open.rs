@@ -206,9 +206,7 @@ impl Db {
                 if let Some(max) = index.max_id() {
                     self.index.skip_to(max.saturating_add(1));
                 }
-                if let Some(max) = index.max_owner() {
-                    self.owners.skip_to(max.0.saturating_add(1));
-                }
+                index.owner_refs().iter().for_each(|owner| self.owners.refer(*owner));
                 for (owner, is_bound, labels) in index.owners() {
                     let labels: Vec<_> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
                     let _ = self.owners.put(owner, is_bound, &labels);

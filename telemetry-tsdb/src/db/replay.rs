@@ -168,7 +168,7 @@ impl Replay<'_> {
             self.db.add_group(self.writer, series.group, &format!("\0lost {}", series.group.0));
         }
         self.db.index.restore(series.series, &series.labels, series.owner);
-        self.db.owners.skip_to(series.owner.0.saturating_add(1));
+        self.db.owners.refer(series.owner);
         if let Some(group) = self.writer.groups.get_mut(series.group.0 as usize) {
             // A slot is given on only once its series' windows are in files.
             if let Some(before) = group.series_at(series.slot) {

@@ -182,18 +182,16 @@ impl Db {
         let tombstones = self.tombstones.load_full();
         let deleted = |id: SeriesId| ranges_of(&tombstones, id);
         let owners = self.owners.view();
-        let owner = |of: OwnerRef| {
-            owners.get(of.0 as usize)?.known().map(|(is_bound, labels)| (is_bound, labels.to_vec()))
-        };
+        let owner =
+            |of: OwnerRef| owners.get(&of)?.known().map(|(is_bound, labels)| (is_bound, labels.to_vec()));
         let made = block::downsample(&self.storage()?, &wanted, inputs, &kind, &deleted, &owner);
         self.replace(wanted.meta.path(), made, &[])
     }
 
     fn join_tier(&self, meta: BlockMeta, inputs: &[Arc<Block>]) -> Result<(), Error> {
         let owners = self.owners.view();
-        let owner = |of: OwnerRef| {
-            owners.get(of.0 as usize)?.known().map(|(is_bound, labels)| (is_bound, labels.to_vec()))
-        };
+        let owner =
+            |of: OwnerRef| owners.get(&of)?.known().map(|(is_bound, labels)| (is_bound, labels.to_vec()));
         let path = meta.path();
         let made = block::join(&self.storage()?, meta, inputs, &owner);
         self.replace(path, made, inputs)

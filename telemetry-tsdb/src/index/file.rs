@@ -203,10 +203,10 @@ impl FileIndex {
         self.series.last().map(|entry| entry.id)
     }
 
-    /// The highest number of an owner that a series has.
+    /// Every owner that a series has, once.
     #[must_use]
-    pub fn max_owner(&self) -> Option<OwnerRef> {
-        self.owner_refs.last().copied()
+    pub fn owner_refs(&self) -> &[OwnerRef] {
+        &self.owner_refs
     }
 
     /// Owners as they were known when the file was written.

@@ -3,6 +3,7 @@
 //! An owner is a number from the moment its first sample comes. What is known of it may grow; once it is bound, its
 //! labels stay. Every sample that was ever stored under the number is read under the labels that are known now.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::LabelPairs;
@@ -21,7 +22,14 @@ pub struct AlreadyBound(pub OwnerRef);
 
 /// All owners.
 #[derive(Default)]
-pub struct Owners(RwLock<Arc<Vec<Owner>>>);
+pub struct Owners(RwLock<Numbered>);
+
+#[derive(Default)]
+struct Numbered {
+    owners: OwnersView,
+    /// The highest number that was ever given; none of a file or a log is given again.
+    last: u32,
+}
 
 /// What is known of one.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +54,7 @@ impl Owner {
 type LabelSlice = [(Arc<str>, Arc<str>)];
 
 /// The owners at one moment: a query sees one such moment.
-pub type OwnersView = Arc<Vec<Owner>>;
+pub type OwnersView = Arc<HashMap<OwnerRef, Owner, ahash::RandomState>>;
 
 fn pairs(labels: &[(&str, &str)]) -> Arc<[(Arc<str>, Arc<str>)]> {
     let mut pairs: LabelPairs =
@@ -62,13 +70,11 @@ impl Owners {
     /// A new owner, known by what is known of it so far.
     pub fn create(&self, labels: &[(&str, &str)]) -> OwnerRef {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let owners = Arc::make_mut(&mut all);
-        if owners.is_empty() {
-            owners.push(Owner::default());
-        }
-        let number = u32::try_from(owners.len()).unwrap_or(u32::MAX);
-        owners.push(Owner { labels: pairs(labels), is_bound: false, is_known: true });
-        OwnerRef(number)
+        all.last = all.last.saturating_add(1);
+        let owner = OwnerRef(all.last);
+        let known = Owner { labels: pairs(labels), is_bound: false, is_known: true };
+        Arc::make_mut(&mut all.owners).insert(owner, known);
+        owner
     }
 
     /// Says what is known of an owner now. Twice the same is fine.
@@ -86,73 +92,75 @@ impl Owners {
     pub fn put(&self, owner: OwnerRef, is_bound: bool, labels: &[(&str, &str)]) -> Result<(), AlreadyBound> {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let labels = pairs(labels);
-        if let Some(known) = all.get(owner.0 as usize)
+        if let Some(known) = all.owners.get(&owner)
             && known.is_bound
         {
             return if known.labels == labels || !is_bound { Ok(()) } else { Err(AlreadyBound(owner)) };
         }
-        let owners = Arc::make_mut(&mut all);
-        let at = owner.0 as usize;
-        if owners.len() <= at {
-            owners.resize_with(at + 1, Owner::default);
-        }
-        if let Some(cell) = owners.get_mut(at) {
-            *cell = Owner { labels, is_bound, is_known: true };
-        }
+        all.last = all.last.max(owner.0);
+        Arc::make_mut(&mut all.owners).insert(owner, Owner { labels, is_bound, is_known: true });
         Ok(())
     }
 
     /// Numbers below this are not given out any more.
     pub fn skip_to(&self, next: u32) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < next as usize {
-            Arc::make_mut(&mut all).resize_with(next as usize, Owner::default);
-        }
+        all.last = all.last.max(next.saturating_sub(1));
     }
 
-    /// Gives numbers whose records are lost a name of their own, so that their series are neither taken for others nor
-    /// for each other's. Returns how many they were.
+    /// A series is this owner's, whoever it is.
+    pub fn refer(&self, owner: OwnerRef) {
+        if owner.0 == 0 || self.view().contains_key(&owner) {
+            return;
+        }
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.last = all.last.max(owner.0);
+        Arc::make_mut(&mut all.owners).entry(owner).or_default();
+    }
+
+    /// Gives owners that are referred to and whose records are lost a name of their own, so that their series are
+    /// neither taken for others nor for each other's. Returns how many they were.
     pub fn name_lost(&self) -> u64 {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let is_lost = |(_, owner): &(u32, &Owner)| !owner.is_known;
-        let lost: Vec<u32> =
-            (0..).zip(all.iter()).skip(1).filter(is_lost).map(|(number, _)| number).collect();
-        if lost.is_empty() {
+        if all.owners.values().all(|owner| owner.is_known) {
             return 0;
         }
-        let owners = Arc::make_mut(&mut all);
-        for number in &lost {
-            if let Some(cell) = owners.get_mut(*number as usize) {
-                let labels = pairs(&[(LOST_OWNER_LABEL, &number.to_string())]);
-                *cell = Owner { labels, is_bound: false, is_known: true };
-            }
+        let mut count = 0;
+        for (number, owner) in Arc::make_mut(&mut all.owners).iter_mut().filter(|(_, owner)| !owner.is_known)
+        {
+            let labels = pairs(&[(LOST_OWNER_LABEL, &number.0.to_string())]);
+            *owner = Owner { labels, is_bound: false, is_known: true };
+            count += 1;
         }
-        lost.len() as u64
+        count
     }
 
     /// The owners as they are known now.
     #[must_use]
     pub fn view(&self) -> OwnersView {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).owners)
     }
 
     /// The number the next owner gets.
     #[must_use]
     pub fn next(&self) -> u32 {
-        u32::try_from(self.view().len().max(1)).unwrap_or(u32::MAX)
+        self.0.read().unwrap_or_else(PoisonError::into_inner).last.saturating_add(1)
     }
 
     /// All that are known: number, whether bound, labels.
     #[must_use]
     pub fn all(&self) -> Vec<(OwnerRef, bool, Arc<LabelSlice>)> {
         let view = self.view();
-        let known = (0u32..).zip(view.iter()).filter(|(_, owner)| owner.is_known);
-        known.map(|(n, owner)| (OwnerRef(n), owner.is_bound, Arc::clone(&owner.labels))).collect()
+        let known = view.iter().filter(|(_, owner)| owner.is_known);
+        let mut all: Vec<_> =
+            known.map(|(owner, known)| (*owner, known.is_bound, Arc::clone(&known.labels))).collect();
+        all.sort_unstable_by_key(|(owner, ..)| *owner);
+        all
     }
 }
 
 /// The labels of an owner in a view.
 #[must_use]
 pub fn labels_of(view: &OwnersView, owner: OwnerRef) -> &[(Arc<str>, Arc<str>)] {
-    view.get(owner.0 as usize).map_or(&[], |owner| &owner.labels)
+    view.get(&owner).map_or(&[], |owner| &owner.labels)
 }
