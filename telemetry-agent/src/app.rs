@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use telemetry_kube::Known;
 use telemetry_model::clock::Timestamp;
 use telemetry_model::{Desc, Family, Hierarchy, Kind, Label, Labels, Scope, Series, Unit, float};
 use telemetry_tsdb::db::Db;
@@ -116,14 +117,19 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let http = Arc::new(HttpStats::new(Timestamp::of(SystemTime::now())));
     let queries = queries(&config, &db);
     let pushes = Arc::new(Receiver::new(Arc::clone(&db)));
+    let (pods, mut seen) = (Arc::new(Known::default()), 0);
     let pipeline = Pipeline::new(Parts {
         drains,
         directory: Directory::new(&config.attribution),
         namer: Namer::new(&config.attribution.host_root),
+        news: Box::new({
+            let pods = Arc::clone(&pods);
+            move || pods.news(&mut seen)
+        }),
         own: OwnTree::of(&mounts),
         mounts,
         latest: Arc::clone(&latest),
-        sources: sources(&pulse, (&http, &queries, &pushes), &db, queue),
+        sources: sources(&pulse, (&http, &queries, &pushes, &pods), &db, queue),
     });
     drop_privileges()?;
     let tick = config.tick;
@@ -137,7 +143,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let writer = spawn_recorder(recorder, &pulse)?;
     let deps = api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http, queries, pushes };
     bpf::startup::forget_code();
-    let served = serve(listener, deps, &config);
+    let served = serve(listener, deps, &config, pods);
     pulse.stop.store(true, Ordering::Relaxed);
     if worker.join().is_err() {
         tracing::error!("the pipeline ended in a panic");
@@ -360,17 +366,18 @@ fn drop_privileges() -> Result<(), Failure> {
 /// What else every snapshot says.
 fn sources(
     pulse: &Arc<Pulse>,
-    (http, queries, pushes): (&Arc<HttpStats>, &Arc<Prometheus>, &Arc<Receiver>),
+    (http, queries, pushes, pods): (&Arc<HttpStats>, &Arc<Prometheus>, &Arc<Receiver>, &Arc<Known>),
     db: &Arc<Db>,
     queue: Queue,
 ) -> Vec<Source> {
     let (pulse, http, db) = (Arc::clone(pulse), Arc::clone(http), Arc::clone(db));
-    let (queries, pushes) = (Arc::clone(queries), Arc::clone(pushes));
+    let (queries, pushes, pods) = (Arc::clone(queries), Arc::clone(pushes), Arc::clone(pods));
     vec![
         Box::new(process::families),
         Box::new(move || http.families()),
         Box::new(move || queries.families()),
         Box::new(move || pushes.families()),
+        Box::new(move || pods.families()),
         Box::new(move || own_families(&pulse)),
         Box::new(move || store::families(&db, &queue)),
     ]
@@ -424,7 +431,7 @@ fn beat(mut pipeline: Pipeline, tick: Duration, pulse: &Pulse) {
 }
 
 /// Serves until a signal asks for the end.
-fn serve(listener: TcpListener, deps: api::Deps, config: &Config) -> std::io::Result<()> {
+fn serve(listener: TcpListener, deps: api::Deps, config: &Config, pods: Arc<Known>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("query")
@@ -438,6 +445,11 @@ fn serve(listener: TcpListener, deps: api::Deps, config: &Config) -> std::io::Re
         let server = api::serve(listener, deps, config.http.clone(), config.exposition.clone(), stopped);
         tokio::pin!(server);
         tracing::info!(%address, "listening");
+        let watch = config.kubernetes.watch();
+        if watch.is_on() {
+            // It ends with the runtime.
+            tokio::spawn(telemetry_kube::run(watch, pods));
+        }
         tokio::select! {
             ended = &mut server => return ended,
             _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),

@@ -7,6 +7,7 @@
 mod document;
 mod documents;
 mod keys;
+mod kubernetes;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -22,6 +23,7 @@ pub use crate::human_duration;
 pub use documents::{example, reference};
 
 use document::Document;
+pub use kubernetes::KubernetesConfig;
 
 /// Bytes of a file that are read at most: a thousand times the example, and an end to `--config /dev/zero`.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -43,6 +45,8 @@ pub struct Config {
     pub kernel: KernelConfig,
     /// Names for cgroups.
     pub attribution: attribute::Config,
+    /// What is asked of the API server.
+    pub kubernetes: KubernetesConfig,
     /// Limits of the HTTP side.
     pub http: api::Config,
     /// Limits of queries.
@@ -172,6 +176,7 @@ impl Default for Config {
             log: LogConfig::default(),
             kernel: KernelConfig::default(),
             attribution: attribute::Config::default(),
+            kubernetes: KubernetesConfig::default(),
             http: api::Config::default(),
             query: api::prometheus::Config::default(),
             exposition: expose::Config::default(),

@@ -47,6 +47,7 @@ pub fn all() -> Vec<&'static Desc> {
     all.extend(app::METRICS);
     all.extend(api::METRICS.iter().copied().flatten());
     all.extend(attribute::METRICS);
+    all.extend(telemetry_kube::METRICS);
     all.extend(store::METRICS);
     all.sort_by_key(|desc| desc.name);
     all

@@ -114,6 +114,18 @@ struct DockerConfig {
     labels: Option<HashMap<String, String>>,
 }
 
+// === impl Bundle ===
+
+impl Bundle {
+    /// Whether its names are names, as Kubernetes writes them. A pod's own container has none.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        let Names { namespace, pod, container } = &self.names;
+        let is_container = container.is_empty() || is_name(container, LABEL_BYTES_MAX);
+        is_name(namespace, LABEL_BYTES_MAX) && is_name(pod, POD_BYTES_MAX) && is_container
+    }
+}
+
 // === impl Layout ===
 
 impl Layout {

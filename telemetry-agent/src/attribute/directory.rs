@@ -6,13 +6,14 @@
 //! of them. An owner that a path tells may have names too (`naming`): counts then go to the owner of that name. Time
 //! comes in as a parameter. Does no I/O and knows no metric but its own counters.
 
+mod described;
 mod naming;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use telemetry_model::{CgroupKey, Labels, LateOwner, OwnerKey};
+use telemetry_model::{CgroupKey, Labels, LateOwner, OwnerKey, Pods};
 
 use super::cgroupfs::{Error, Walked};
 use super::owner::Found;
@@ -75,6 +76,10 @@ pub struct Directory {
     ids: HashMap<Owner, OwnerId>,
     /// By UID: names of pods of which any container's are known.
     pods: HashMap<String, Pod>,
+    /// What the API server told last, by UID.
+    descriptions: Arc<Pods>,
+    /// Whether series have the name of their workload.
+    has_workload_labels: bool,
     /// Owners whose names are still waited for.
     waiting: BTreeSet<OwnerId>,
     /// Containers that nobody has looked for yet.
@@ -150,7 +155,8 @@ impl Directory {
     /// An empty one: it knows the kernel, the overflow, the unresolved and the root.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let Config { cgroup_root: _, host_root: _, tombstone, tombstones_max, paths_max } = config;
+        let Config { cgroup_root: _, host_root: _, tombstone, tombstones_max, paths_max, workload_labels } =
+            config;
         let mut directory = Self {
             tombstone: *tombstone,
             tombstones_max: *tombstones_max,
@@ -160,6 +166,8 @@ impl Directory {
             owners: HashMap::new(),
             ids: HashMap::new(),
             pods: HashMap::new(),
+            descriptions: Arc::default(),
+            has_workload_labels: *workload_labels,
             waiting: BTreeSet::new(),
             unread: Vec::new(),
             renamed: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use telemetry_model::{Desc, Family, Kind, Label, Labels, Scope, Series, Unit, Value, float};
+use telemetry_model::{Desc, Family, Kind, Label, Labels, Pod, Scope, Series, Unit, Value, float};
 
 use super::directory::Details;
 use super::{Directory, Namer, Names, Stats};
@@ -26,6 +26,7 @@ pub static METRICS: &[&Desc] = &[
     &LATENCY,
     &CONTAINER_INFO,
     &POD_INFO,
+    &POD_LABELS,
 ];
 
 static CGROUPS: Desc = gauge(
@@ -115,21 +116,53 @@ static CONTAINER_INFO: Desc = Desc {
     name: "kernel_container_info",
     kind: Kind::Info,
     unit: Unit::None,
-    help: "Identity of a container, for joins: of several containers of one name the newest.",
+    help: "Identity of a container, for joins: of several containers of one name the newest. What only the API server knows is empty where that is not asked.",
     scope: Scope::Node,
-    labels: &["namespace", "pod", "container", "container_id", "pod_uid", "image", "qos"],
+    labels: &[
+        "namespace",
+        "pod",
+        "container",
+        "container_id",
+        "pod_uid",
+        "image",
+        "image_digest",
+        "qos",
+        "workload",
+        "workload_type",
+    ],
     bound: "containers",
-    source: "cgroup_mkdir, the container's file",
+    source: "cgroup_mkdir, the container's file, the API server",
 };
 static POD_INFO: Desc = Desc {
     name: "kernel_pod_info",
     kind: Kind::Info,
     unit: Unit::None,
-    help: "Identity of a pod, for joins: of several pods of one name the newest.",
+    help: "Identity of a pod, for joins: of several pods of one name the newest. What only the API server knows is empty where that is not asked; workload_inferred says that the workload was read off a name.",
     scope: Scope::Node,
-    labels: &["namespace", "pod", "pod_uid", "qos"],
+    labels: &[
+        "namespace",
+        "pod",
+        "pod_uid",
+        "pod_ip",
+        "host_network",
+        "qos",
+        "service_account",
+        "workload",
+        "workload_type",
+        "workload_inferred",
+    ],
     bound: "pods",
-    source: "cgroup_mkdir, a container's file",
+    source: "cgroup_mkdir, a container's file, the API server",
+};
+static POD_LABELS: Desc = Desc {
+    name: "kernel_pod_labels_info",
+    kind: Kind::Info,
+    unit: Unit::None,
+    help: "Labels of a pod that kubernetes.pod_labels asks for, each as label_ and its name with _ for what no label's name may hold.",
+    scope: Scope::Node,
+    labels: &["namespace", "pod", "pod_uid", "label_*"],
+    bound: "pods",
+    source: "the API server",
 };
 
 /// Everything that is told of one moment.
@@ -143,16 +176,34 @@ pub fn families(directory: &Directory, namer: &Namer) -> Vec<Family> {
     families.push(one(&LATENCY, vec![Series { value: latency, ..Series::number(Labels::none(), 0.0) }]));
     let (pods, containers): (Vec<_>, Vec<_>) =
         directory.named().partition(|(names, _)| names.container.is_empty());
-    let info = |all: Vec<(&Names, &Details)>, labels: fn(&Names, &Details) -> Labels| {
-        all.into_iter().map(|(names, details)| Series::number(labels(names, details), 1.0)).collect()
-    };
-    families.push(one(&CONTAINER_INFO, info(containers, container_labels)));
-    families.push(one(&POD_INFO, info(pods, pod_labels)));
+    let described = |details: &Details| directory.description(&details.pod_uid);
+    let info = |labels: Vec<Labels>| labels.into_iter().map(|labels| Series::number(labels, 1.0)).collect();
+    let of_containers =
+        containers.into_iter().map(|(names, details)| container_labels(names, details, described(details)));
+    let of_pods = pods.iter().map(|(names, details)| pod_labels(names, details, described(details)));
+    families.push(one(&CONTAINER_INFO, info(of_containers.collect())));
+    families.push(one(&POD_INFO, info(of_pods.collect())));
+    let with_labels = pods.iter().filter_map(|(names, details)| {
+        let pod = described(details).filter(|pod| !pod.labels.is_empty())?;
+        Some(asked_labels(names, details, &pod.labels))
+    });
+    families.push(one(&POD_LABELS, info(with_labels.collect())));
     families
 }
 
-fn container_labels(names: &Names, details: &Details) -> Labels {
+type Described<'a> = Option<&'a Arc<Pod>>;
+
+/// A text of a description; empty where there is none.
+fn text(of: Described<'_>, field: impl Fn(&Pod) -> &str) -> String {
+    of.map_or_else(String::new, |pod| field(pod).to_owned())
+}
+
+fn container_labels(names: &Names, details: &Details, described: Described<'_>) -> Labels {
     let Details { pod_uid, container_id, image, qos, runtime: _ } = details;
+    let digest = |pod: &Pod| {
+        let container = pod.containers.iter().find(|container| *container.name == *names.container);
+        container.map_or_else(String::new, |container| container.image_digest.to_string())
+    };
     Labels::new(vec![
         Label::new("namespace", names.namespace.to_string()),
         Label::new("pod", names.pod.to_string()),
@@ -160,17 +211,44 @@ fn container_labels(names: &Names, details: &Details) -> Labels {
         Label::new("container_id", container_id.clone()),
         Label::new("pod_uid", pod_uid.clone()),
         Label::new("image", image.clone()),
+        Label::new("image_digest", described.map_or_else(String::new, |pod| digest(pod))),
         Label::new("qos", *qos),
+        Label::new("workload", text(described, |pod| &pod.workload.name)),
+        Label::new("workload_type", text(described, |pod| &pod.workload.kind)),
     ])
 }
 
-fn pod_labels(names: &Names, details: &Details) -> Labels {
+fn pod_labels(names: &Names, details: &Details, described: Described<'_>) -> Labels {
+    let flag = |is: fn(&Pod) -> bool| described.map_or("", |pod| if is(pod) { "true" } else { "false" });
     Labels::new(vec![
         Label::new("namespace", names.namespace.to_string()),
         Label::new("pod", names.pod.to_string()),
         Label::new("pod_uid", details.pod_uid.clone()),
+        Label::new("pod_ip", text(described, |pod| &pod.ip)),
+        Label::new("host_network", flag(|pod| pod.host_network)),
         Label::new("qos", details.qos),
+        Label::new("service_account", text(described, |pod| &pod.service_account)),
+        Label::new("workload", text(described, |pod| &pod.workload.name)),
+        Label::new("workload_type", text(described, |pod| &pod.workload.kind)),
+        Label::new("workload_inferred", flag(|pod| pod.workload.is_inferred)),
     ])
+}
+
+/// Two labels whose names become one keep the first's value.
+fn asked_labels(names: &Names, details: &Details, asked: &[(Arc<str>, Arc<str>)]) -> Labels {
+    let mut labels = vec![
+        Label::new("namespace", names.namespace.to_string()),
+        Label::new("pod", names.pod.to_string()),
+        Label::new("pod_uid", details.pod_uid.clone()),
+    ];
+    for (name, value) in asked {
+        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let name = format!("label_{name}");
+        if !labels.iter().any(|label| *label.name == *name) {
+            labels.push(Label::new(name, value.to_string()));
+        }
+    }
+    Labels::new(labels)
 }
 
 /// The directory's own counts.
@@ -263,8 +341,19 @@ mod tests {
         let names = Names { namespace: "shop".into(), pod: "web".into(), container: "php".into() };
         let bundle = Bundle { names, pod_uid: String::new(), image: String::new() };
         for owner in directory.take_unread() {
-            directory.name(owner, &bundle).unwrap();
+            directory.name(owner, &bundle, now).unwrap();
         }
+        let uid = "8a1b2c3d-0000-4000-8000-000000000001";
+        let described = Pod {
+            namespace: "shop".into(),
+            name: "web".into(),
+            labels: vec![
+                ("app.kubernetes.io/name".into(), "shop".into()),
+                ("app-kubernetes-io/name".into(), "x".into()),
+            ],
+            ..Pod::default()
+        };
+        directory.describe(Arc::new([(uid.into(), Arc::new(described))].into()), now);
         let families = families(&directory, &Namer::new(""));
         let told: Vec<_> = families.iter().map(|family| family.desc.name).collect();
         let declared: Vec<_> = METRICS.iter().map(|desc| desc.name).collect();
@@ -272,7 +361,10 @@ mod tests {
         for family in families {
             assert!(!family.series.is_empty(), "{}", family.desc.name);
             for series in &family.series {
-                let mut names: Vec<_> = series.labels.iter().map(|label| label.name.as_ref()).collect();
+                let is_asked = |name: &str| name == "label_app_kubernetes_io_name";
+                let names = series.labels.iter().map(|label| label.name.as_ref());
+                let mut names: Vec<_> =
+                    names.map(|name| if is_asked(name) { "label_*" } else { name }).collect();
                 let mut declared = family.desc.labels.to_vec();
                 names.sort_unstable();
                 declared.sort_unstable();

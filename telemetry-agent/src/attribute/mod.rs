@@ -40,6 +40,9 @@ pub struct Config {
     pub tombstone: Duration,
     /// Ended cgroups remembered at most, the oldest forgotten first. At about 100 bytes each the default is 0.8 MB.
     pub tombstones_max: usize,
+    /// Whether every series of a pod has the labels `workload` and `workload_type` too. They need the API server; a pod
+    /// that it says nothing of within two seconds has them empty, for good.
+    pub workload_labels: bool,
     /// Cgroups remembered at most, living and ended, in all hierarchies: the bound of this module's memory.
     pub paths_max: usize,
 }
@@ -51,6 +54,7 @@ impl Default for Config {
             host_root: String::new(),
             tombstone: Duration::from_secs(5 * 60),
             tombstones_max: 8192,
+            workload_labels: false,
             paths_max: 65536,
         }
     }

@@ -127,7 +127,7 @@ impl Namer {
             };
             self.due.pop();
             let Some(wanted) = directory.wanted(next.owner) else { continue };
-            let outcome = self.try_to_name(directory, next.owner, &wanted);
+            let outcome = self.try_to_name(directory, next.owner, &wanted, now);
             self.count(outcome);
             let tries = next.tries + 1;
             if outcome == Outcome::Named {
@@ -159,12 +159,18 @@ impl Namer {
         &self.latency
     }
 
-    fn try_to_name(&self, directory: &mut Directory, owner: OwnerId, wanted: &Wanted) -> Outcome {
+    fn try_to_name(
+        &self,
+        directory: &mut Directory,
+        owner: OwnerId,
+        wanted: &Wanted,
+        now: Instant,
+    ) -> Outcome {
         let bundle = match self.read(wanted) {
             Ok(bundle) => bundle,
             Err(outcome) => return outcome,
         };
-        match directory.name(owner, &bundle) {
+        match directory.name(owner, &bundle, now) {
             // Whom nobody waits for any more needs no second try either.
             Ok(()) | Err(Refused::NotWanted) => Outcome::Named,
             Err(Refused::OtherPod) => Outcome::OtherPod,

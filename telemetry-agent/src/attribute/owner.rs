@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use telemetry_model::{Label, Labels, escape};
+use telemetry_model::{Label, Labels, Workload, escape};
 
 use super::path::{self, Parsed, Role};
 
@@ -104,6 +104,15 @@ impl Owner {
             // No hierarchy has such a path; without the slash it could spell `kernel`.
             None => bounded(&format!("/{text}")),
         })
+    }
+
+    /// The labels that every series of this owner carries where workloads are told too.
+    #[must_use]
+    pub fn labels_with(&self, workload: &Workload) -> Labels {
+        let own = self.labels();
+        let more = [("workload", &workload.name), ("workload_type", &workload.kind)];
+        let more = more.map(|(name, value)| Label::new(name, value.to_string()));
+        Labels::new(own.iter().cloned().chain(more).collect())
     }
 
     /// The labels that every series of this owner carries.

@@ -6,6 +6,9 @@ use toml::{Table, Value};
 
 use crate::human_duration;
 
+/// Bytes of a name in Kubernetes.
+const NAME_BYTES_MAX: usize = 253;
+
 /// One key of the configuration.
 pub(super) struct Key {
     /// Its name with its sections.
@@ -24,6 +27,8 @@ pub(super) enum Kind {
     Path,
     /// An absolute path, or nothing.
     PathOrEmpty,
+    /// A name as Kubernetes takes it, or nothing.
+    NameOrEmpty,
     /// `true` or `false`.
     Switch,
     /// One of these words.
@@ -122,6 +127,36 @@ pub(super) static KEYS: &[Key] = &[
         name: "attribution.paths_max",
         kind: Kind::Integer(64, 4_194_304),
         help: "Cgroups that are remembered at one time, living and ended, over all hierarchies. The rest count as unit=\"_unresolved\".",
+    },
+    Key {
+        name: "attribution.workload_labels",
+        kind: Kind::Switch,
+        help: "Whether every series of a pod has the labels workload and workload_type too. They need the API server; a pod that it says nothing of within two seconds has them empty, for good. Without them a join with kernel_pod_info tells the same.",
+    },
+    Key {
+        name: "kubernetes.api",
+        kind: Kind::Choice(&["auto", "on", "off"]),
+        help: "Whether the API server is asked for this node's pods: one list and one watch. It tells workloads, labels, addresses and images; names of pods and containers come from the node's own files with or without it. auto: where the agent runs in a pod with a service account, or kubernetes.kubeconfig is set.",
+    },
+    Key {
+        name: "kubernetes.kubeconfig",
+        kind: Kind::PathOrEmpty,
+        help: "A kubeconfig that says where the API server is and who asks. Empty: the service account of the agent's pod.",
+    },
+    Key {
+        name: "kubernetes.node",
+        kind: Kind::NameOrEmpty,
+        help: "What the API server calls this node. Empty: the environment variable NODE_NAME, else the host's name.",
+    },
+    Key {
+        name: "kubernetes.start_delay_max",
+        kind: Kind::Duration(Duration::ZERO, Duration::from_secs(3600)),
+        help: "The first question waits for a random part of this, so that a thousand agents do not ask at once.",
+    },
+    Key {
+        name: "kubernetes.pod_labels",
+        kind: Kind::Names,
+        help: "Labels of pods that kernel_pod_labels_info tells. Each costs a label on one series a pod.",
     },
     Key {
         name: "http.connections_max",
@@ -261,6 +296,10 @@ impl Kind {
             Self::Address | Self::Switch | Self::Choice(_) | Self::Names => true,
             Self::Path => value.as_str().is_some_and(|path| !path.is_empty()),
             Self::PathOrEmpty => value.as_str().is_some_and(|path| path.is_empty() || path.starts_with('/')),
+            Self::NameOrEmpty => value.as_str().is_some_and(|name| {
+                name.len() <= NAME_BYTES_MAX
+                    && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
+            }),
             Self::Duration(min, max) => {
                 let duration = value.as_str().and_then(|text| human_duration::parse(text).ok());
                 duration.is_some_and(|duration| (min..=max).contains(&&duration))
@@ -278,6 +317,9 @@ impl Kind {
             Self::Address => "an IP address and a port, such as \"127.0.0.1:9632\"".to_owned(),
             Self::Path => "a path in quotes".to_owned(),
             Self::PathOrEmpty => "an absolute path in quotes, or \"\"".to_owned(),
+            Self::NameOrEmpty => {
+                format!("a name of small letters, digits, - and . of at most {NAME_BYTES_MAX} bytes, or \"\"")
+            }
             Self::Switch => "true or false".to_owned(),
             Self::Choice(words) => {
                 let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();

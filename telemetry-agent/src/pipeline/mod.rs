@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use telemetry_model::clock::Timestamp;
-use telemetry_model::{Batch, CgroupKey, Family, OwnerKey, Row, Snapshot};
+use telemetry_model::{Batch, CgroupKey, Family, OwnerKey, Pods, Row, Snapshot};
 
 use crate::attribute::{self, Directory, Mounts, Namer, OwnTree, OwnerId};
 use crate::signal::{CgroupEvent, Drains};
@@ -38,6 +38,9 @@ const NAME_PATIENCE: Duration = Duration::from_secs(2);
 /// Whatever adds families of its own to every snapshot: the process, the HTTP side, the build.
 pub type Source = Box<dyn FnMut() -> Vec<Family> + Send>;
 
+/// Says what the API server told of the node's pods since it was asked last, if anything.
+pub type News = Box<dyn FnMut() -> Option<Arc<Pods>> + Send>;
+
 /// What the pipeline is made of.
 pub struct Parts {
     /// The kernel side.
@@ -46,6 +49,8 @@ pub struct Parts {
     pub directory: Directory,
     /// Who finds containers' names.
     pub namer: Namer,
+    /// What the API server tells of pods.
+    pub news: News,
     /// Where cgroups are found.
     pub mounts: Mounts,
     /// Which of them are this node's.
@@ -122,7 +127,10 @@ impl Pipeline {
     /// Takes in births and deaths, and reads the names of those that were born.
     fn hear(&mut self, now: Instant) {
         self.take_events(now);
-        let Parts { namer, directory, .. } = &mut self.parts;
+        let Parts { namer, directory, news, .. } = &mut self.parts;
+        if let Some(pods) = news() {
+            directory.describe(pods, now);
+        }
         namer.work(directory, now);
     }
 

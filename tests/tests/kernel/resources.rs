@@ -120,7 +120,7 @@ fn full_node() -> Directory {
             };
             let image = "registry.example.com/team/service:v1.2.3".to_owned();
             let bundle = Bundle { names, pod_uid: uid.clone(), image };
-            assert_eq!(directory.name(owner, &bundle), Ok(()));
+            assert_eq!(directory.name(owner, &bundle, now), Ok(()));
         }
     }
     let last =

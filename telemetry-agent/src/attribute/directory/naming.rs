@@ -61,9 +61,11 @@ pub enum Refused {
 /// A pod of which any container's names are known.
 #[derive(Debug)]
 pub(super) struct Pod {
-    names: Names,
+    pub(super) names: Names,
+    /// What the API server says of it.
+    pub(super) description: Option<Arc<telemetry_model::Pod>>,
     /// Owners by path that are named and of this pod.
-    references: usize,
+    pub(super) references: usize,
 }
 
 // === impl Directory ===
@@ -99,7 +101,7 @@ impl Directory {
     ///
     /// # Errors
     /// If the names are another pod's, or nobody waits for them.
-    pub fn name(&mut self, id: OwnerId, bundle: &Bundle) -> Result<(), Refused> {
+    pub fn name(&mut self, id: OwnerId, bundle: &Bundle, now: Instant) -> Result<(), Refused> {
         let known = self.owners.get(&id).filter(|known| known.name.is_none()).ok_or(Refused::NotWanted)?;
         let Owner::Container { pod_uid, container_id } = &known.owner else { return Err(Refused::NotWanted) };
         if !bundle.pod_uid.is_empty() && bundle.pod_uid != *pod_uid {
@@ -108,13 +110,13 @@ impl Directory {
         let pod_uid = pod_uid.clone();
         let is_sandbox = bundle.names.container.is_empty();
         let container_id = if is_sandbox { String::new() } else { container_id.clone() };
-        self.bind(id, bundle.names.clone(), &pod_uid, container_id, bundle.image.clone());
+        self.bind(id, bundle.names.clone(), &pod_uid, (container_id, bundle.image.clone()), now);
         let own = Owner::Container { pod_uid: pod_uid.clone(), container_id: String::new() };
         if let Some(&pod) = self.ids.get(&own)
             && self.owners.get(&pod).is_some_and(|known| known.name.is_none())
         {
             let names = Names { container: "".into(), ..bundle.names.clone() };
-            self.bind(pod, names, &pod_uid, String::new(), String::new());
+            self.bind(pod, names, &pod_uid, Default::default(), now);
         }
         Ok(())
     }
@@ -125,6 +127,11 @@ impl Directory {
         let Some(known) = self.owners.get_mut(&id).filter(|known| known.waits_since.is_some()) else {
             return;
         };
+        if matches!(known.owner, Owner::Named(_)) {
+            // What made its pod is not told: it goes without.
+            self.settle(id);
+            return;
+        }
         known.waits_since = None;
         known.late =
             Some(Arc::new(LateOwner { number: id.0, labels: known.labels.clone(), is_bound: false }));
@@ -182,7 +189,19 @@ impl Directory {
             self.unread.push(id);
         } else if let Some(pod) = self.pods.get(pod_uid) {
             let (names, pod_uid) = (pod.names.clone(), pod_uid.clone());
-            self.bind(id, names, &pod_uid, String::new(), String::new());
+            self.bind(id, names, &pod_uid, Default::default(), now);
+        } else {
+            self.name_by_description(id, now);
+        }
+    }
+
+    /// Labels of a new named owner are not final before what made its pod is known.
+    fn wait_for_workload(&mut self, id: OwnerId, pod_uid: &str, now: Instant) {
+        if self.description(pod_uid).is_some() {
+            self.settle(id);
+        } else if let Some(known) = self.owners.get_mut(&id) {
+            known.waits_since = Some(now);
+            self.waiting.insert(id);
         }
     }
 
@@ -201,7 +220,15 @@ impl Directory {
         }
     }
 
-    fn bind(&mut self, id: OwnerId, names: Names, pod_uid: &str, container_id: String, image: String) {
+    /// Gives an owner by path its names. `(container_id, image)` are the container's.
+    fn bind(
+        &mut self,
+        id: OwnerId,
+        names: Names,
+        pod_uid: &str,
+        (container_id, image): (String, String),
+        now: Instant,
+    ) {
         let Some(known) = self.owners.get_mut(&id) else { return };
         let was_exposed = known.late.is_some();
         known.waits_since = None;
@@ -210,8 +237,12 @@ impl Directory {
         self.waiting.remove(&id);
         let is_container = !names.container.is_empty();
         let pod_names = Names { container: "".into(), ..names.clone() };
-        let pod = self.pods.entry(pod_uid.to_owned()).or_insert(Pod { names: pod_names, references: 0 });
+        let fresh = Pod { names: pod_names, description: None, references: 0 };
+        let pod = self.pods.entry(pod_uid.to_owned()).or_insert(fresh);
         pod.references += 1;
+        if let Some(description) = self.descriptions.get(pod_uid) {
+            pod.describe(description);
+        }
 
         let owner = Owner::Named(names);
         let (to, is_new) = match self.ids.get(&owner) {
@@ -237,6 +268,9 @@ impl Directory {
             let (container_id, image) = if is_container { (container_id, image) } else { Default::default() };
             let details = Details { pod_uid: pod_uid.to_owned(), container_id, image, qos, runtime };
             named.details = Some(Arc::new(details));
+        }
+        if is_new && self.has_workload_labels {
+            self.wait_for_workload(to, pod_uid, now);
         }
         if was_exposed {
             self.stats.late_bound_total += 1;

@@ -72,7 +72,7 @@ fn a_container_and_its_pod_are_named_by_one_file() {
     let container = world.born(1, &container_path("a"));
     assert_eq!(world.directory.take_unread(), [container]);
     assert!(world.directory.is_waiting(container) && world.directory.is_waiting(world.owner(100)));
-    world.directory.name(container, &bundle("php")).unwrap();
+    world.directory.name(container, &bundle("php"), Instant::now()).unwrap();
     world.reads(1, &PHP);
     world.reads(100, &POD);
     assert!(!world.directory.is_waiting(world.owner(1)) && !world.directory.is_waiting(world.owner(100)));
@@ -84,7 +84,7 @@ fn a_container_and_its_pod_are_named_by_one_file() {
 fn a_sandbox_counts_as_its_pod() {
     let mut world = World::new();
     let sandbox = world.born(1, &container_path("a"));
-    world.directory.name(sandbox, &bundle("")).unwrap();
+    world.directory.name(sandbox, &bundle(""), Instant::now()).unwrap();
     world.reads(1, &POD);
     assert_eq!(world.owner(1), world.owner(100));
     let info: Vec<_> = world.directory.named().collect();
@@ -96,7 +96,7 @@ fn a_sandbox_counts_as_its_pod() {
 fn cgroups_below_a_container_and_in_other_hierarchies_have_its_name() {
     let mut world = World::new();
     let container = world.born(1, &container_path("a"));
-    world.directory.name(container, &bundle("php")).unwrap();
+    world.directory.name(container, &bundle("php"), Instant::now()).unwrap();
     world.born(2, &format!("{}/container", container_path("a")));
     world.reads(2, &PHP);
     assert_eq!(world.directory.stats().nested, 1);
@@ -109,10 +109,10 @@ fn cgroups_below_a_container_and_in_other_hierarchies_have_its_name() {
 fn a_restarted_container_goes_on_as_the_same_owner_with_the_newest_details() {
     let mut world = World::new();
     let first = world.born(1, &container_path("a"));
-    world.directory.name(first, &bundle("php")).unwrap();
+    world.directory.name(first, &bundle("php"), Instant::now()).unwrap();
     let second = world.born(2, &container_path("b"));
     assert_ne!(first, second);
-    world.directory.name(second, &bundle("php")).unwrap();
+    world.directory.name(second, &bundle("php"), Instant::now()).unwrap();
     assert_eq!(world.owner(1), world.owner(2));
     let details: Vec<_> =
         world.directory.named().filter(|(names, _)| !names.container.is_empty()).map(|(_, d)| d).collect();
@@ -125,11 +125,15 @@ fn a_file_of_another_pod_names_nobody() {
     let mut world = World::new();
     let container = world.born(1, &container_path("a"));
     let other = Bundle { pod_uid: UID.replace('8', "9"), ..bundle("php") };
-    assert_eq!(world.directory.name(container, &other), Err(Refused::OtherPod));
+    assert_eq!(world.directory.name(container, &other, Instant::now()), Err(Refused::OtherPod));
     assert!(world.directory.is_waiting(container));
     let untold = Bundle { pod_uid: String::new(), ..bundle("php") };
-    assert_eq!(world.directory.name(container, &untold), Ok(()));
-    assert_eq!(world.directory.name(container, &untold), Err(Refused::NotWanted), "it has its names");
+    assert_eq!(world.directory.name(container, &untold, Instant::now()), Ok(()));
+    assert_eq!(
+        world.directory.name(container, &untold, Instant::now()),
+        Err(Refused::NotWanted),
+        "it has its names"
+    );
 }
 
 #[test]
@@ -164,7 +168,7 @@ fn a_name_after_the_exposure_moves_the_series_and_keeps_the_number() {
     let pod = world.owner(100);
     world.directory.expose_due(world.now, Duration::ZERO);
     let number = world.directory.late(container).unwrap().number;
-    world.directory.name(container, &bundle("php")).unwrap();
+    world.directory.name(container, &bundle("php"), Instant::now()).unwrap();
     let (to, pod_to) = (world.owner(1), world.owner(100));
     let renamed = [Renamed { from: container, to }, Renamed { from: pod, to: pod_to }];
     assert_eq!(world.directory.take_renamed(), renamed);
@@ -177,10 +181,10 @@ fn a_name_after_the_exposure_moves_the_series_and_keeps_the_number() {
 fn what_was_stored_by_ids_stays_so_where_the_name_is_somebodys_already() {
     let mut world = World::new();
     let first = world.born(1, &container_path("a"));
-    world.directory.name(first, &bundle("php")).unwrap();
+    world.directory.name(first, &bundle("php"), Instant::now()).unwrap();
     let second = world.born(2, &container_path("b"));
     world.directory.expose(second);
-    world.directory.name(second, &bundle("php")).unwrap();
+    world.directory.name(second, &bundle("php"), Instant::now()).unwrap();
     let to = world.owner(1);
     assert_eq!(world.directory.take_renamed(), [Renamed { from: second, to }]);
     assert_eq!(world.directory.late(to), None, "two histories at one time are not one");
@@ -190,7 +194,7 @@ fn what_was_stored_by_ids_stays_so_where_the_name_is_somebodys_already() {
 fn a_pods_cgroup_that_is_found_after_its_containers_is_named_at_once() {
     let mut world = World { directory: Directory::new(&Config::default()), now: Instant::now() };
     let container = world.born(1, &container_path("a"));
-    world.directory.name(container, &bundle("php")).unwrap();
+    world.directory.name(container, &bundle("php"), Instant::now()).unwrap();
     world.born(100, &pod_path());
     world.reads(100, &POD);
 }
@@ -199,7 +203,7 @@ fn a_pods_cgroup_that_is_found_after_its_containers_is_named_at_once() {
 fn names_go_with_the_last_cgroup_that_has_them() {
     let mut world = World::new();
     let container = world.born(1, &container_path("a"));
-    world.directory.name(container, &bundle("php")).unwrap();
+    world.directory.name(container, &bundle("php"), Instant::now()).unwrap();
     let named = world.owner(1);
     world.directory.died(key(1), world.now);
     let later = world.now + Duration::from_secs(3600);
@@ -218,7 +222,7 @@ fn a_thousand_restarts_of_one_container_leave_nothing_behind() {
     for turn in 0..1000_u64 {
         let path = format!("{}/{turn:064x}", pod_path());
         let container = world.born(1000 + turn, &path);
-        world.directory.name(container, &bundle("php")).unwrap();
+        world.directory.name(container, &bundle("php"), Instant::now()).unwrap();
         world.directory.died(key(1000 + turn), world.now);
         world.now += Duration::from_secs(3600);
         let _ = world.directory.expire(world.now);
