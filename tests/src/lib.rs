@@ -11,6 +11,7 @@ pub mod datagen;
 pub mod figure;
 pub mod host;
 pub mod http;
+pub mod kube;
 pub mod loopdev;
 pub mod netns;
 pub mod node;

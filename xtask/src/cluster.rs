@@ -4,6 +4,9 @@
 //! Debian's static busybox; and podlet, which makes pods as kubelet does. Pods have the node's network and nothing
 //! listens outside this machine. State and sockets lie in one folder of the cache.
 
+mod image;
+pub mod kubernetes;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -46,10 +49,24 @@ pub enum Action {
     Status,
     /// Remove all pods and stop it
     Down,
+    /// A node with all of Kubernetes, and the agent on it as a DaemonSet
+    Kubernetes {
+        #[command(subcommand)]
+        action: kubernetes::Action,
+    },
+}
+
+/// The network of pods that have one of their own.
+struct Network {
+    /// The namespace in which the runtime and everything else of the node is.
+    namespace: &'static str,
+    /// What makes pods' interfaces.
+    config: String,
 }
 
 /// The node: programs, and the folder of its state.
 pub struct Node {
+    network: Option<Network>,
     dir: PathBuf,
     programs: PathBuf,
     podlet: PathBuf,
@@ -60,6 +77,9 @@ pub struct Node {
 /// # Errors
 /// When set-up fails or the node does not do it.
 pub fn cluster(action: &Action) -> Result<()> {
+    if let Action::Kubernetes { action } = action {
+        return kubernetes::kubernetes(action);
+    }
     let node = Node::prepare()?;
     match action {
         Action::Up => node.up(),
@@ -70,6 +90,7 @@ pub fn cluster(action: &Action) -> Result<()> {
         }
         Action::Status => shell::shown(&mut node.podlet(&["list"])),
         Action::Down => node.down(),
+        Action::Kubernetes { .. } => Ok(()),
     }
 }
 
@@ -126,7 +147,19 @@ impl Node {
         ]))?;
         let podlet = paths::cargo_target().join("debug/podlet");
         let dir = cache::dir()?.join("cluster/node");
-        Ok(Self { dir, programs, podlet })
+        Ok(Self { network: None, dir, programs, podlet })
+    }
+
+    /// A command in the node's network.
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        match &self.network {
+            None => Command::new(program),
+            Some(network) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{}", network.namespace)).arg(program);
+                command
+            }
+        }
     }
 
     fn socket(&self) -> PathBuf {
@@ -157,7 +190,14 @@ impl Node {
         fs::write(&config, self.config()).with_context(|| format!("write {}", config.display()))?;
         let log = File::create(self.dir.join("containerd.log")).context("containerd's log")?;
         let path = shell::path_with(&[&self.programs.join("usr/bin"), &self.programs.join("usr/sbin")]);
-        let child = Command::new(self.programs.join("usr/bin/containerd"))
+        if let Some(network) = &self.network {
+            let cni = self.dir.join("cni");
+            fs::create_dir_all(&cni).with_context(|| format!("create {}", cni.display()))?;
+            fs::write(cni.join("10-test.conflist"), &network.config)
+                .context("write the network's configuration")?;
+        }
+        let child = self
+            .command(self.programs.join("usr/bin/containerd"))
             .arg("--config")
             .arg(&config)
             .env("PATH", &path)
@@ -169,7 +209,7 @@ impl Node {
         fs::write(self.dir.join("containerd.pid"), child.id().to_string()).context("write its process id")?;
         until("containerd answers", || self.answers())
             .with_context(|| format!("its log is {}", self.dir.join("containerd.log").display()))?;
-        self.import(&image(&self.programs)?)?;
+        self.import(&image::of_busybox(&self.programs, IMAGE)?)?;
         eprintln!("[cluster] up after {:.1} s: {}", started.elapsed().as_secs_f64(), self.socket().display());
         Ok(())
     }
@@ -194,6 +234,7 @@ state = "{dir}/host/run/containerd"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       BinaryName = "{}"
   [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
     conf_dir = "{dir}/cni"
 "#,
             runc.display()
@@ -308,80 +349,4 @@ fn unpacked() -> Result<PathBuf> {
         let absent = PACKAGES.iter().find(|(_, file)| !dir.join(file).is_file());
         absent.map_or(Ok(()), |(package, file)| Err(anyhow!("{package} holds no {file}")))
     })
-}
-
-/// An archive of one image, as every runtime takes it: busybox alone, which waits until it is told otherwise.
-fn image(programs: &Path) -> Result<PathBuf> {
-    let busybox = programs.join("bin/busybox");
-    let entry = cache::entry("cluster/image", |dir| {
-        let blobs = dir.join("image/blobs/sha256");
-        let root = dir.join("root");
-        for folder in [&blobs, &root.join("bin")] {
-            fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-        }
-        fs::copy(&busybox, root.join("bin/busybox")).context("copy busybox")?;
-        let layer = blobs.join("layer");
-        let mut tar = Command::new("tar");
-        tar.args(["--create", "--sort=name", "--owner=0", "--group=0", "--mtime=@0", "--file"]).arg(&layer);
-        shell::quiet(tar.arg("--directory").arg(&root).arg("."))?;
-        let layer = Blob::take(&blobs, &layer)?;
-        let config = serde_json::json!({
-            "architecture": "amd64", "os": "linux",
-            "config": {"Entrypoint": ["/bin/busybox"], "Cmd": ["sleep", "2147483647"], "Env": ["PATH=/bin"]},
-            "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
-        });
-        let config = Blob::of(&blobs, &config)?;
-        let manifest = serde_json::json!({
-            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": config.described("application/vnd.oci.image.config.v1+json"),
-            "layers": [layer.described("application/vnd.oci.image.layer.v1.tar")],
-        });
-        let manifest = Blob::of(&blobs, &manifest)?;
-        let mut described = manifest.described("application/vnd.oci.image.manifest.v1+json");
-        if let Some(fields) = described.as_object_mut() {
-            fields.insert("annotations".into(), serde_json::json!({"io.containerd.image.name": IMAGE}));
-        }
-        let index = serde_json::json!({"schemaVersion": 2, "manifests": [described]});
-        fs::write(dir.join("image/index.json"), index.to_string()).context("write the image's index")?;
-        fs::write(dir.join("image/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)
-            .context("write oci-layout")?;
-        let mut tar = Command::new("tar");
-        tar.args(["--create", "--file"]).arg(dir.join("image.tar"));
-        shell::quiet(tar.arg("--directory").arg(dir.join("image")).args([
-            "oci-layout",
-            "index.json",
-            "blobs",
-        ]))
-        .map(drop)
-    })?;
-    Ok(entry.join("image.tar"))
-}
-
-/// A part of an image, called by its checksum.
-struct Blob {
-    digest: String,
-    bytes: u64,
-}
-
-// === impl Blob ===
-
-impl Blob {
-    fn of(folder: &Path, value: &serde_json::Value) -> Result<Self> {
-        let file = folder.join("part");
-        fs::write(&file, value.to_string()).with_context(|| format!("write {}", file.display()))?;
-        Self::take(folder, &file)
-    }
-
-    /// Gives a file of the folder its name.
-    fn take(folder: &Path, file: &Path) -> Result<Self> {
-        let line = shell::quiet(Command::new("sha256sum").arg(file))?;
-        let sum = line.split_whitespace().next().context("sha256sum says nothing")?;
-        let bytes = fs::metadata(file).with_context(|| format!("look at {}", file.display()))?.len();
-        fs::rename(file, folder.join(sum)).with_context(|| format!("rename {}", file.display()))?;
-        Ok(Self { digest: format!("sha256:{sum}"), bytes })
-    }
-
-    fn described(&self, media_type: &str) -> serde_json::Value {
-        serde_json::json!({"mediaType": media_type, "digest": self.digest, "size": self.bytes})
-    }
 }

@@ -60,7 +60,11 @@ enum Task {
         args: Vec<String>,
     },
     /// Set the machine up, then run every check and every test; what CI runs
-    Test,
+    Test {
+        /// Build what takes ten minutes too: Kubernetes
+        #[arg(long)]
+        full: bool,
+    },
     /// Build the kernel objects alone
     BuildEbpf {
         /// Features of telemetry-ebpf, such as debug-log
@@ -110,7 +114,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Task::Run { args } => run::run(&args),
-        Task::Test => test::test(),
+        Task::Test { full } => test::test(full),
         Task::BuildEbpf { features } => build_ebpf::build_ebpf(&EbpfFeatures(features)),
         Task::Check => check::check(),
         Task::Tidy => tidy::command(),

@@ -120,7 +120,7 @@ fn miri() -> Result<()> {
     let mut command = command(way);
     command.args(["test", "--package", "telemetry-tsdb", "--lib", "--"]);
     command.args(MIRI_MODULES).args(MIRI_SKIPS.iter().flat_map(|name| ["--skip", name]));
-    command.env("PROPTEST_CASES", "4").env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    command.env("PROPTEST_CASES", "4").env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-tree-borrows");
     command.env("CARGO_TARGET_DIR", paths::target().join("miri"));
     shell::shown(&mut command).context("miri")?;
     println!("miri: nothing found");

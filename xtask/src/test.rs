@@ -21,7 +21,7 @@ const MATRIX_BEGINS: Duration = Duration::from_secs(29 * 60);
 ///
 /// # Errors
 /// When set-up, a check or a test fails. What cannot run here is named instead.
-pub fn test() -> Result<()> {
+pub fn test(is_full: bool) -> Result<()> {
     let begun = Instant::now();
     let toolchain = toolchain::ensure()?;
     setup::ensure_components()?;
@@ -47,6 +47,7 @@ pub fn test() -> Result<()> {
         results.skip("kernel suite", "needs root");
     }
     cluster::run_suite(&mut results)?;
+    cluster::kubernetes::run_suite(is_full, &mut results)?;
     if begun.elapsed() > MATRIX_BEGINS {
         let minutes = begun.elapsed().as_secs() / 60;
         let reason = format!("{minutes} min are used; `cargo xtask kernel {}` runs it", MATRIX.join(" "));
@@ -64,7 +65,7 @@ pub fn test() -> Result<()> {
 fn unprivileged(targets: &[Target]) -> Vec<&str> {
     let mut args = vec!["test", "--workspace", "--no-fail-fast", "--lib", "--bins"];
     for target in targets.iter().filter(|target| target.kind == "test") {
-        if [kernel::SUITE, cluster::SUITE].contains(&target.name.as_str()) {
+        if [kernel::SUITE, cluster::SUITE, cluster::kubernetes::SUITE].contains(&target.name.as_str()) {
             continue;
         }
         args.extend(["--test", &target.name]);
@@ -91,13 +92,14 @@ mod tests {
         let targets = [
             target("kernel", "test"),
             target("cluster", "test"),
+            target("kubernetes", "test"),
             target("e2e", "test"),
             target("bench-kernel", "bin"),
         ];
         let args = unprivileged(&targets);
         assert_eq!(args.last(), Some(&"e2e"));
         assert!(
-            !args.contains(&"kernel") && !args.contains(&"cluster") && !args.contains(&"bench-kernel"),
+            ["kernel", "cluster", "kubernetes", "bench-kernel"].iter().all(|name| !args.contains(name)),
             "{args:?}"
         );
     }
