@@ -168,6 +168,10 @@ impl Cluster {
             eprintln!("[kubernetes] up already: {}", self.file("admin.conf").display());
             return Ok(());
         }
+        if PARTS.iter().any(|part| self.file(&format!("{part}.pid")).exists()) {
+            // Half of one: its parts would not know the other half's certificates.
+            self.down()?;
+        }
         let started = Instant::now();
         fs::create_dir_all(self.file("manifests")).context("create the folder of static pods")?;
         if !Path::new(POD_LOGS[0]).exists() {
@@ -401,6 +405,22 @@ impl Cluster {
         })
     }
 
+    /// Ends what runs that were broken off have left: Kubernetes' programs, and etcd on this node's data. The runtime
+    /// goes later, when it has removed its pods.
+    fn kill_left(&self) -> Result<()> {
+        let dir = self.node.dir.display().to_string();
+        for process in fs::read_dir("/proc").context("list processes")?.flatten() {
+            let Ok(exe) = fs::read_link(process.path().join("exe")) else { continue };
+            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let is_etcd = exe.ends_with("etcd") && String::from_utf8_lossy(&line).contains(&dir);
+            if exe.starts_with(&self.programs) || is_etcd {
+                let number = process.file_name().to_string_lossy().into_owned();
+                shell::succeeds(Command::new("kill").args(["-KILL", &number]));
+            }
+        }
+        Ok(())
+    }
+
     fn down(&self) -> Result<()> {
         // kubelet first and to its end, or it starts pods again.
         for part in PARTS.iter().rev() {
@@ -413,6 +433,7 @@ impl Cluster {
             super::until("a part ends", || fs::read_link(&exe).is_err())?;
             fs::remove_file(&file).context("forget a process id")?;
         }
+        self.kill_left()?;
         let has_own_logs = self.file("own-logs").exists();
         let result = self.node.down();
         if has_own_logs {
