@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use telemetry_model::{Desc, Family, Kind, Labels, Scope, Series, Unit, float};
+use telemetry_model::{Desc, Family, Kind, Labels, Series, Unit, float};
 
 use crate::{Known, Reason, State};
 
@@ -11,18 +11,8 @@ const SOURCE: &str = "the agent's watch of its node's pods";
 /// Everything that is said of it.
 pub static METRICS: &[&Desc] = &[&PODS, &STATE, &PAGES, &LISTS, &CHANGES, &FAILURES, &LEFT_OUT, &HEARD];
 
-const fn desc(
-    name: &'static str,
-    kind: Kind,
-    unit: Unit,
-    labels: &'static [&'static str],
-    bound: &'static str,
-    help: &'static str,
-) -> Desc {
-    Desc { name, kind, unit, help, scope: Scope::Agent, labels, bound, source: SOURCE }
-}
-
-static PODS: Desc = desc(
+static PODS: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_kube_pods",
     Kind::Gauge,
     Unit::None,
@@ -30,7 +20,8 @@ static PODS: Desc = desc(
     "1",
     "Pods of this node that the API server has told of.",
 );
-static STATE: Desc = desc(
+static STATE: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_kube_watch_state",
     Kind::Gauge,
     Unit::None,
@@ -38,7 +29,8 @@ static STATE: Desc = desc(
     "4",
     "1 for what the watch is doing: off, waiting for the next try, listing, or watching.",
 );
-static PAGES: Desc = desc(
+static PAGES: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_kube_list_in_pages",
     Kind::Gauge,
     Unit::None,
@@ -46,7 +38,8 @@ static PAGES: Desc = desc(
     "1",
     "1 where the API server does not stream lists, so that pods are listed in pages.",
 );
-static LISTS: Desc = desc(
+static LISTS: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_kube_lists_total",
     Kind::Counter,
     Unit::None,
@@ -54,7 +47,8 @@ static LISTS: Desc = desc(
     "1",
     "Lists of pods that came to their end: one at the start, and one after each version that the server forgot.",
 );
-static CHANGES: Desc = desc(
+static CHANGES: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_kube_changes_total",
     Kind::Counter,
     Unit::None,
@@ -62,7 +56,8 @@ static CHANGES: Desc = desc(
     "1",
     "Changes of pods that the watch has told of.",
 );
-static FAILURES: Desc = desc(
+static FAILURES: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_kube_failures_total",
     Kind::Counter,
     Unit::None,
@@ -70,7 +65,8 @@ static FAILURES: Desc = desc(
     "8",
     "Times the API server gave no news, by the reason. What was known of pods stays.",
 );
-static LEFT_OUT: Desc = desc(
+static LEFT_OUT: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_kube_pods_left_out_total",
     Kind::Counter,
     Unit::None,
@@ -78,7 +74,8 @@ static LEFT_OUT: Desc = desc(
     "1",
     "Times a pod was left out because as many as are kept were known.",
 );
-static HEARD: Desc = desc(
+static HEARD: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_kube_last_event_timestamp_seconds",
     Kind::Gauge,
     Unit::Seconds,

@@ -63,6 +63,20 @@ pub enum Scope {
 // === impl Desc ===
 
 impl Desc {
+    /// One of the agent's own health.
+    #[must_use]
+    pub const fn of_agent(
+        source: &'static str,
+        name: &'static str,
+        kind: Kind,
+        unit: Unit,
+        labels: &'static [&'static str],
+        bound: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { name, kind, unit, help, scope: Scope::Agent, labels, bound, source }
+    }
+
     /// The family's name as OpenMetrics declares it: without the suffix that its samples carry.
     #[must_use]
     pub fn family_name(&self) -> &'static str {

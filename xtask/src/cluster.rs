@@ -77,20 +77,16 @@ pub struct Node {
 /// # Errors
 /// When set-up fails or the node does not do it.
 pub fn cluster(action: &Action) -> Result<()> {
-    if let Action::Kubernetes { action } = action {
-        return kubernetes::kubernetes(action);
-    }
-    let node = Node::prepare()?;
     match action {
-        Action::Up => node.up(),
+        Action::Up => Node::prepare()?.up(),
         Action::Run { namespace, name, command } => {
             let uid = format!("{:08x}-0000-4000-8000-000000000000", std::process::id());
-            let mut podlet = node.podlet(&["run", namespace, name, &uid]);
+            let mut podlet = Node::prepare()?.podlet(&["run", namespace, name, &uid]);
             shell::shown(podlet.arg("--").args(command))
         }
-        Action::Status => shell::shown(&mut node.podlet(&["list"])),
-        Action::Down => node.down(),
-        Action::Kubernetes { .. } => Ok(()),
+        Action::Status => shell::shown(&mut Node::prepare()?.podlet(&["list"])),
+        Action::Down => Node::prepare()?.down(),
+        Action::Kubernetes { action } => kubernetes::kubernetes(action),
     }
 }
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use telemetry_model::clock::Timestamp;
 use telemetry_model::{
-    Desc, Family, Histogram, Increment, Kind, Label, Labels, Layout, Row, Scope, Series, Unit, Value, float,
-    seconds,
+    Desc, Family, Histogram, Increment, Kind, Label, Labels, Layout, Row, Series, Unit, Value, float, seconds,
 };
 
 use super::series::Totals;
@@ -25,18 +24,10 @@ pub static METRICS: &[&Desc] = &[
     &super::audit::RATIO,
 ];
 
-const fn desc(
-    name: &'static str,
-    kind: Kind,
-    unit: Unit,
-    labels: &'static [&'static str],
-    bound: &'static str,
-    help: &'static str,
-) -> Desc {
-    Desc { name, kind, unit, help, scope: Scope::Agent, labels, bound, source: "the agent itself" }
-}
+const SOURCE: &str = "the agent itself";
 
-static DRAIN_DURATION: Desc = desc(
+static DRAIN_DURATION: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_drain_duration_seconds",
     Kind::Histogram,
     Unit::Seconds,
@@ -44,7 +35,8 @@ static DRAIN_DURATION: Desc = desc(
     "signals",
     "Duration of one sweep over a signal's cells.",
 );
-static DRAIN_LAG: Desc = desc(
+static DRAIN_LAG: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_drain_lag_seconds",
     Kind::Gauge,
     Unit::Seconds,
@@ -52,7 +44,8 @@ static DRAIN_LAG: Desc = desc(
     "1",
     "Delay of the last sweep behind its schedule.",
 );
-static LIMITED: Desc = desc(
+static LIMITED: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_cardinality_limited_series_total",
     Kind::Counter,
     Unit::None,
@@ -60,7 +53,8 @@ static LIMITED: Desc = desc(
     "families",
     "Increments added to the owner _other because the limit of series was reached.",
 );
-static ACTIVE: Desc = desc(
+static ACTIVE: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_series_active",
     Kind::Gauge,
     Unit::None,
@@ -68,7 +62,8 @@ static ACTIVE: Desc = desc(
     "families",
     "Series now exposed, of the families that have owners.",
 );
-static UNRESOLVED_SECONDS: Desc = desc(
+static UNRESOLVED_SECONDS: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_attribution_unresolved_seconds_total",
     Kind::Counter,
     Unit::Seconds,
@@ -76,7 +71,8 @@ static UNRESOLVED_SECONDS: Desc = desc(
     "1",
     "CPU time of cgroups that nobody could name; it is counted under the owner _unresolved.",
 );
-static UNRESOLVED_ROWS: Desc = desc(
+static UNRESOLVED_ROWS: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_attribution_unresolved_increments_total",
     Kind::Counter,
     Unit::None,
@@ -85,7 +81,8 @@ static UNRESOLVED_ROWS: Desc = desc(
     "Increments of any family of cgroups that nobody could name.",
 );
 
-static FOREIGN: Desc = desc(
+static FOREIGN: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_attribution_dropped_foreign_total",
     Kind::Counter,
     Unit::None,

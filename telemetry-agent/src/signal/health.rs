@@ -1,7 +1,7 @@
 //! What the kernel side says of itself: every program's state, every map's size, every loss.
 
 use telemetry_ebpf::identity::Losses;
-use telemetry_model::{Desc, Family, Kind, Label, Labels, Scope, Series, Unit, float, seconds};
+use telemetry_model::{Desc, Family, Kind, Label, Labels, Series, Unit, float, seconds};
 
 use crate::bpf::Kernel;
 
@@ -25,27 +25,10 @@ pub static METRICS: &[&Desc] = &[
     &FIELDS_MISSING,
 ];
 
-const fn desc(
-    name: &'static str,
-    kind: Kind,
-    unit: Unit,
-    labels: &'static [&'static str],
-    bound: &'static str,
-    help: &'static str,
-) -> Desc {
-    Desc {
-        name,
-        kind,
-        unit,
-        help,
-        scope: Scope::Agent,
-        labels,
-        bound,
-        source: "the kernel side's own counters",
-    }
-}
+const SOURCE: &str = "the kernel side's own counters";
 
-static PROGRAM_INFO: Desc = desc(
+static PROGRAM_INFO: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_program_info",
     Kind::Info,
     Unit::None,
@@ -53,7 +36,8 @@ static PROGRAM_INFO: Desc = desc(
     "programs",
     "Which program was chosen for a hook on this kernel.",
 );
-static LOADED: Desc = desc(
+static LOADED: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_program_loaded",
     Kind::Gauge,
     Unit::None,
@@ -61,7 +45,8 @@ static LOADED: Desc = desc(
     "programs",
     "Whether the verifier accepted the program.",
 );
-static ATTACHED: Desc = desc(
+static ATTACHED: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_program_attached",
     Kind::Gauge,
     Unit::None,
@@ -69,7 +54,8 @@ static ATTACHED: Desc = desc(
     "programs",
     "Whether the program is attached; the log says why not.",
 );
-static RUN_SECONDS: Desc = desc(
+static RUN_SECONDS: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_program_run_seconds_total",
     Kind::Counter,
     Unit::Seconds,
@@ -77,7 +63,8 @@ static RUN_SECONDS: Desc = desc(
     "programs",
     "Time spent in the program; grows only while the sysctl kernel.bpf_stats_enabled is set.",
 );
-static RUNS: Desc = desc(
+static RUNS: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_program_runs_total",
     Kind::Counter,
     Unit::None,
@@ -85,7 +72,8 @@ static RUNS: Desc = desc(
     "programs",
     "Runs of the program; grows only while the sysctl kernel.bpf_stats_enabled is set.",
 );
-static MISSES: Desc = desc(
+static MISSES: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_program_recursion_misses_total",
     Kind::Counter,
     Unit::None,
@@ -93,7 +81,8 @@ static MISSES: Desc = desc(
     "programs",
     "Events dropped because the program was already running on that CPU.",
 );
-static MAP_ENTRIES: Desc = desc(
+static MAP_ENTRIES: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_map_entries",
     Kind::Gauge,
     Unit::None,
@@ -101,7 +90,8 @@ static MAP_ENTRIES: Desc = desc(
     "2",
     "Entries in use, of the maps that hand out places: slots of owners and cells of the block family.",
 );
-static MAP_CAPACITY: Desc = desc(
+static MAP_CAPACITY: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_map_capacity",
     Kind::Gauge,
     Unit::None,
@@ -109,7 +99,8 @@ static MAP_CAPACITY: Desc = desc(
     "2",
     "Entries possible, of the maps that hand out places.",
 );
-static MAP_BYTES: Desc = desc(
+static MAP_BYTES: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_map_bytes",
     Kind::Gauge,
     Unit::Bytes,
@@ -117,7 +108,8 @@ static MAP_BYTES: Desc = desc(
     "maps",
     "Kernel memory of the map, as the kernel accounts it at the start.",
 );
-static RECORDS: Desc = desc(
+static RECORDS: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_ringbuf_records_total",
     Kind::Counter,
     Unit::None,
@@ -125,7 +117,8 @@ static RECORDS: Desc = desc(
     "1",
     "Records written to the ring buffer.",
 );
-static RECORDS_LOST: Desc = desc(
+static RECORDS_LOST: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_ringbuf_lost_total",
     Kind::Counter,
     Unit::None,
@@ -133,7 +126,8 @@ static RECORDS_LOST: Desc = desc(
     "1",
     "Records lost because the ring buffer was full; a walk of cgroupfs repairs what they would have said.",
 );
-static LOST: Desc = desc(
+static LOST: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_losses_total",
     Kind::Counter,
     Unit::None,
@@ -141,7 +135,8 @@ static LOST: Desc = desc(
     "9 reasons",
     "Events that were counted elsewhere than they belong, or not at all: no_slot and no_cell are counted under _other, switch_missed drops a wait for a CPU, undated drops a latency, unseen and no_socket_memory drop a connection's totals.",
 );
-static SLOW: Desc = desc(
+static SLOW: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_slot_slow_lookups_total",
     Kind::Counter,
     Unit::None,
@@ -149,7 +144,8 @@ static SLOW: Desc = desc(
     "1",
     "Lookups of an owner's slot that the cache could not answer; costs time, loses nothing.",
 );
-static RECLAIMED: Desc = desc(
+static RECLAIMED: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_slots_reclaimed_total",
     Kind::Counter,
     Unit::None,
@@ -157,7 +153,8 @@ static RECLAIMED: Desc = desc(
     "1",
     "Slots of dead cgroups that were given back after their last reading.",
 );
-static UPDATE_FAILURES: Desc = desc(
+static UPDATE_FAILURES: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_map_update_failures_total",
     Kind::Counter,
     Unit::None,
@@ -165,7 +162,8 @@ static UPDATE_FAILURES: Desc = desc(
     "1",
     "Map updates the kernel refused to the agent; each is tried again.",
 );
-static FIELDS_MISSING: Desc = desc(
+static FIELDS_MISSING: Desc = Desc::of_agent(
+    SOURCE,
     "telemetry_agent_bpf_fields_missing",
     Kind::Gauge,
     Unit::None,

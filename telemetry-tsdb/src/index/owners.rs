@@ -22,10 +22,10 @@ pub struct AlreadyBound(pub OwnerRef);
 
 /// All owners.
 #[derive(Default)]
-pub struct Owners(RwLock<Numbered>);
+pub struct Owners(RwLock<Table>);
 
 #[derive(Default)]
-struct Numbered {
+struct Table {
     owners: OwnersView,
     /// The highest number that was ever given; none of a file or a log is given again.
     last: u32,

@@ -107,6 +107,16 @@ fn each_flipped_byte_is_noticed_or_harmless() {
     assert!(kinds.contains_key("seg") && kinds.contains_key("blk"), "{kinds:?}");
 }
 
+/// The disk with one byte of its files flipped, for every byte, and where in its file that is.
+fn each_byte_flipped(disk: &SimStorage) -> impl Iterator<Item = (usize, SimStorage)> {
+    let bytes = disk.files().into_iter().flat_map(|(path, len)| (0..len).map(move |at| (path.clone(), at)));
+    bytes.map(|(path, at)| {
+        let damaged = disk.copy();
+        damaged.flip(&path, at, 3);
+        (at, damaged)
+    })
+}
+
 #[test]
 fn an_owner_whose_record_is_lost_gives_its_number_to_no_other() {
     let (disk, clock) = (SimStorage::default(), Arc::new(SimClock::at(START)));
@@ -118,11 +128,7 @@ fn an_owner_whose_record_is_lost_gives_its_number_to_no_other() {
     db.append_row(group, START, series.map(|series| (series, Sample::Float(1.0))));
     db.commit().unwrap();
     let mut losses = 0;
-    for (path, at) in
-        disk.files().into_iter().flat_map(|(path, len)| (0..len).map(move |at| (path.clone(), at)))
-    {
-        let damaged = disk.copy();
-        damaged.flip(&path, at, 3);
+    for (at, damaged) in each_byte_flipped(&disk) {
         let db = open(damaged);
         if db.health().counters.owners_lost.load(Ordering::Relaxed) == 0 {
             continue;
@@ -147,11 +153,7 @@ fn cells_of_a_series_whose_record_is_lost_are_not_the_next_ones() {
     db.append_row(series[0].group, START, series.map(|series| (series, Sample::Float(1.0))));
     db.commit().unwrap();
     let mut losses = 0;
-    for (path, at) in
-        disk.files().into_iter().flat_map(|(path, len)| (0..len).map(move |at| (path.clone(), at)))
-    {
-        let damaged = disk.copy();
-        damaged.flip(&path, at, 3);
+    for (at, damaged) in each_byte_flipped(&disk) {
         let db = open(damaged);
         losses += db.health().counters.samples_lost.load(Ordering::Relaxed);
         let next = series_of(&db, "c");

@@ -150,10 +150,9 @@ fn a_labels_are_what_kubectl_says() {
         // The last status may be on its way to the agent still.
         let uids: BTreeSet<&str> = pods.iter().map(|pod| text(pod, "/metadata/uid")).collect();
         let known = uids.len() as f64;
-        let page = cluster.page_when(&agent, "the agent knows all pods", START, |page| {
+        cluster.page_when(&agent, "the agent knows all pods", START, |page| {
             page.sum("telemetry_agent_kube_pods", &[]) >= known
         })?;
-        let _ = page;
         std::thread::sleep(Duration::from_secs(3));
         let page = cluster.page_when(&agent, "a page", START, |_| true)?;
         pods.iter().try_for_each(|pod| is_as_kubectl_says(&cluster, &page, pod))?;
