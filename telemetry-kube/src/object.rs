@@ -4,13 +4,13 @@
 //! a hundred times the memory. Whoever may write a pod may write anything into its texts, so each is bounded.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::Deserialize;
-use telemetry_model::{Pod, PodContainer, Workload};
+use telemetry_model::{Digest, Pod, PodContainer, Workload};
 
 use crate::workload;
 
@@ -20,10 +20,10 @@ const LIST_END: &str = "k8s.io/initial-events-end";
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 /// Bytes of a text that are kept.
 const TEXT_MAX: usize = 512;
+/// Shared texts, before those that nobody has any more are let go.
+const TEXTS_MAX: usize = 4096;
 /// Containers of a pod that are kept; the API server accepts more than any kubelet starts.
 const CONTAINERS_MAX: usize = 256;
-/// Digits of a container's id.
-const ID_DIGITS: usize = 64;
 
 /// A pod between the wire and what is kept.
 #[derive(Clone, Debug, Deserialize)]
@@ -101,6 +101,25 @@ struct RawContainerStatus {
     image_id: Option<String>,
 }
 
+/// Texts that many pods have: each is held once.
+#[derive(Debug, Default)]
+pub(crate) struct Texts(BTreeSet<Arc<str>>);
+
+// === impl Texts ===
+
+impl Texts {
+    fn shared(&mut self, text: Arc<str>) -> Arc<str> {
+        if let Some(known) = self.0.get(&text) {
+            return Arc::clone(known);
+        }
+        if self.0.len() >= TEXTS_MAX {
+            self.0.retain(|known| Arc::strong_count(known) > 1);
+        }
+        self.0.insert(Arc::clone(&text));
+        text
+    }
+}
+
 /// A text that is kept, cut at a character where it is too long.
 pub(crate) fn text(value: &str) -> Arc<str> {
     let mut end = value.len().min(TEXT_MAX);
@@ -113,14 +132,24 @@ pub(crate) fn text(value: &str) -> Arc<str> {
 // === impl PodObject ===
 
 impl PodObject {
-    /// What is kept, with the labels that were asked for.
-    pub(crate) fn into_pod(self, labels: &[String]) -> Pod {
+    /// What is kept, with the labels that were asked for. Texts that others have too are held once.
+    pub(crate) fn into_pod(self, labels: &[String], texts: &mut Texts) -> Pod {
+        let Self { meta: _, mut pod, labels: all } = self;
         let wanted = labels.iter().filter_map(|name| {
-            let value = self.labels.get(name)?;
-            Some((text(name), text(value)))
+            let value = all.get(name)?;
+            Some((texts.shared(text(name)), texts.shared(text(value))))
         });
-        let labels = wanted.collect();
-        Pod { labels, ..self.pod }
+        pod.labels = wanted.collect();
+        for shared in
+            [&mut pod.namespace, &mut pod.service_account, &mut pod.workload.kind, &mut pod.workload.name]
+        {
+            *shared = texts.shared(Arc::clone(shared));
+        }
+        for container in &mut pod.containers {
+            container.name = texts.shared(Arc::clone(&container.name));
+            container.image = texts.shared(Arc::clone(&container.image));
+        }
+        pod
     }
 
     /// The UID that its cgroup is called by.
@@ -183,25 +212,22 @@ fn containers(spec: RawSpec, status: RawStatus) -> Vec<PodContainer> {
         let state = states.iter().find(|state| state.name == container.name);
         PodContainer {
             name: text(&container.name),
-            id: text(state.and_then(|state| state.container_id.as_deref()).map_or("", id_of)),
+            id: state.and_then(|state| state.container_id.as_deref()).and_then(id_of),
             image: text(container.image.as_deref().unwrap_or_default()),
-            image_digest: text(state.and_then(|state| state.image_id.as_deref()).map_or("", digest_of)),
+            image_digest: state.and_then(|state| state.image_id.as_deref()).and_then(digest_of),
         }
     })
     .collect()
 }
 
-/// The digits of `containerd://0123…`; nothing of anything else.
-fn id_of(id: &str) -> &str {
-    let digits = id.rsplit_once("://").map_or("", |(_, digits)| digits);
-    let is_id = digits.len() == ID_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_id { digits } else { "" }
+/// Of `containerd://0123…`; nothing of anything else.
+fn id_of(id: &str) -> Option<Digest> {
+    Digest::of_hex(id.rsplit_once("://")?.1)
 }
 
-/// The digest of `docker.io/library/nginx@sha256:0123…`, or of a bare one.
-fn digest_of(id: &str) -> &str {
-    let from = id.rfind("sha256:");
-    from.and_then(|from| id.get(from..)).unwrap_or_default()
+/// Of `docker.io/library/nginx@sha256:0123…`, or of a bare one.
+fn digest_of(id: &str) -> Option<Digest> {
+    Digest::of_hex(id.rsplit_once("sha256:")?.1)
 }
 
 impl Resource for PodObject {
@@ -243,7 +269,7 @@ mod tests {
 
     fn pod(value: Value, labels: &[&str]) -> Pod {
         let labels: Vec<String> = labels.iter().map(|name| (*name).to_owned()).collect();
-        serde_json::from_value::<PodObject>(value).unwrap().into_pod(&labels)
+        serde_json::from_value::<PodObject>(value).unwrap().into_pod(&labels, &mut Texts::default())
     }
 
     fn whole() -> Value {
@@ -265,7 +291,7 @@ mod tests {
                 "podIP": "10.0.0.7",
                 "initContainerStatuses": [{"name": "init", "containerID": format!("containerd://{ID}")}],
                 "containerStatuses": [
-                    {"name": "php", "containerID": "", "imageID": "docker.io/library/php@sha256:ab12"},
+                    {"name": "php", "containerID": "", "imageID": format!("docker.io/library/php@sha256:{ID}")},
                 ],
             },
         })
@@ -282,8 +308,10 @@ mod tests {
         assert_eq!(pod.labels, [("app".into(), "web".into())]);
         assert_eq!((&*pod.workload.kind, &*pod.workload.name), ("deployment", "web"));
         let containers: Vec<_> =
-            pod.containers.iter().map(|c| (&*c.name, &*c.id, &*c.image, &*c.image_digest)).collect();
-        assert_eq!(containers, [("init", ID, "busybox:1", ""), ("php", "", "php:8", "sha256:ab12")]);
+            pod.containers.iter().map(|c| (&*c.name, c.id, &*c.image, c.image_digest)).collect();
+        let id = Digest::of_hex(ID);
+        assert!(id.is_some());
+        assert_eq!(containers, [("init", id, "busybox:1", None), ("php", None, "php:8", id)]);
     }
 
     #[test]
@@ -323,7 +351,7 @@ mod tests {
             value["status"]["containerStatuses"][0]["containerID"] = json!(id);
             let pod = pod(value, &[]);
             prop_assert!(pod.name.len() <= TEXT_MAX && name.starts_with(&*pod.name));
-            prop_assert!(pod.containers.iter().all(|c| c.id.is_empty() || c.id.len() == ID_DIGITS));
+            prop_assert_eq!(pod.containers[1].id, id.rsplit_once("://").and_then(|(_, id)| Digest::of_hex(id)));
         }
     }
 }

@@ -18,7 +18,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use telemetry_model::Pods;
 
-use crate::object::PodObject;
+use crate::object::{PodObject, Texts};
 use crate::{Config, Known, Reason, State};
 
 /// Pods of a node that are kept: kubelets start 110 by default and 500 at most.
@@ -50,7 +50,7 @@ pub async fn run(config: Config, known: Arc<Known>) {
     known.enter(State::Waiting);
     tokio::time::sleep(random_part(config.start_delay_max)).await;
     let mut pause = Pause::default();
-    let mut watch = Watch { config, known, in_pages: false };
+    let mut watch = Watch { config, known, in_pages: false, texts: Texts::default() };
     loop {
         let reason = match watch.client().await {
             Ok(client) => watch.listen(client, &mut pause).await,
@@ -73,6 +73,7 @@ struct Watch {
     known: Arc<Known>,
     /// The server does not stream lists.
     in_pages: bool,
+    texts: Texts,
 }
 
 /// Why no client can be made.
@@ -156,8 +157,8 @@ impl Watch {
     }
 
     /// Whether the event shows that all is well.
-    fn take(&self, event: Event<PodObject>, fresh: &mut Option<Pods>) -> bool {
-        let known = &self.known;
+    fn take(&mut self, event: Event<PodObject>, fresh: &mut Option<Pods>) -> bool {
+        let known = Arc::clone(&self.known);
         known.hear();
         match event {
             Event::Init => {
@@ -190,13 +191,13 @@ impl Watch {
         true
     }
 
-    fn insert(&self, pods: &mut Pods, object: PodObject) {
+    fn insert(&mut self, pods: &mut Pods, object: PodObject) {
         let uid = Arc::clone(object.cgroup_uid());
         if pods.len() >= PODS_MAX && !pods.contains_key(&uid) {
             self.known.left_out.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        pods.insert(uid, Arc::new(object.into_pod(&self.config.pod_labels)));
+        pods.insert(uid, Arc::new(object.into_pod(&self.config.pod_labels, &mut self.texts)));
     }
 }
 

@@ -21,7 +21,7 @@ pub use histogram::{Histogram, Layout};
 pub use labels::{Label, Labels};
 pub use matcher::{MatchOp, Matcher};
 pub use native::{Buckets, NativeHistogram, ResetHint};
-pub use pod::{Pod, PodContainer, Pods, Workload};
+pub use pod::{Digest, Pod, PodContainer, Pods, Workload};
 pub use snapshot::{Family, LateOwner, Series, Snapshot, Value};
 
 /// Nanoseconds in a second: the kernel counts the former, metrics speak the latter.

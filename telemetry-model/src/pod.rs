@@ -1,6 +1,7 @@
 //! A pod as the API server describes it: what may be said of it beside its names.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// The pods of a node at one moment, by the UID that their cgroups are called by.
@@ -48,12 +49,40 @@ pub struct Workload {
 pub struct PodContainer {
     /// Its name.
     pub name: Arc<str>,
-    /// 64 hex digits; empty until it was started.
-    pub id: Arc<str>,
+    /// What 64 hex digits of its id say; none until it was started.
+    pub id: Option<Digest>,
     /// The image as the pod asks for it.
     pub image: Arc<str>,
-    /// `sha256:` and 64 hex digits; empty where the runtime knows none.
-    pub image_digest: Arc<str>,
+    /// The image's SHA-256; none where the runtime knows none.
+    pub image_digest: Option<Digest>,
+}
+
+/// What 64 hex digits say: half as long, and many pods have many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest(pub [u8; 32]);
+
+// === impl Digest ===
+
+impl Digest {
+    /// From 64 hex digits and nothing else.
+    #[must_use]
+    pub fn of_hex(digits: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        let digits = digits.as_bytes();
+        if digits.len() != 2 * bytes.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+    }
 }
 
 // === impl Workload ===
@@ -61,5 +90,20 @@ pub struct PodContainer {
 impl Default for Workload {
     fn default() -> Self {
         Self { kind: "".into(), name: "".into(), is_inferred: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_64_hex_digits() {
+        let digits = "22ebc6fd6681fe43a65f392647adf215c94c4e263bbbd7cbd4cce0980022bfb7";
+        assert_eq!(Digest::of_hex(digits).unwrap().to_string(), digits);
+        for bad in ["", "22", &digits[1..], &format!("{digits}0"), &digits.replace('f', "g"), &"é".repeat(32)]
+        {
+            assert_eq!(Digest::of_hex(bad), None, "{bad}");
+        }
     }
 }

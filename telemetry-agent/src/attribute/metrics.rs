@@ -202,7 +202,8 @@ fn container_labels(names: &Names, details: &Details, described: Described<'_>) 
     let Details { pod_uid, container_id, image, qos, runtime: _ } = details;
     let digest = |pod: &Pod| {
         let container = pod.containers.iter().find(|container| *container.name == *names.container);
-        container.map_or_else(String::new, |container| container.image_digest.to_string())
+        let digest = container.and_then(|container| container.image_digest);
+        digest.map_or_else(String::new, |digest| format!("sha256:{digest}"))
     };
     Labels::new(vec![
         Label::new("namespace", names.namespace.to_string()),

@@ -1,11 +1,12 @@
 //! What the agent itself takes: memory, CPU time, kernel memory, privileges.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use telemetry_agent::attribute::bundle::Bundle;
 use telemetry_agent::attribute::{Config, Directory, Names};
-use telemetry_model::{CgroupKey, Hierarchy, OwnerKey};
+use telemetry_model::{CgroupKey, Digest, Hierarchy, OwnerKey, Pod, PodContainer, Workload};
 use telemetry_tests::agent::{self, Settings};
 use telemetry_tests::host::{claim, cpus, kernel_test, slowness};
 use telemetry_tests::proc;
@@ -126,7 +127,34 @@ fn full_node() -> Directory {
     let last =
         OwnerKey::Cgroup(CgroupKey { hierarchy: Hierarchy::Blkio, id: 100 + PODS * 8 - 8 + CONTAINERS });
     assert!(directory.resolve(last).is_some(), "the last container is there");
+    directory.describe(Arc::new((0..PODS).map(described).collect()), now);
+    let uid = "8a1b2c3d-0000-4000-8000-000000000000";
+    assert!(directory.description(uid).is_some(), "the API server has told of its pods");
     directory
+}
+
+/// A pod as the API server describes it.
+fn described(pod: u64) -> (Arc<str>, Arc<Pod>) {
+    let uid: Arc<str> = format!("8a1b2c3d-0000-4000-8000-{pod:012x}").into();
+    let containers = (1..=CONTAINERS).map(|container| PodContainer {
+        name: format!("container-{}", container - 1).into(),
+        id: Digest::of_hex(&format!("{:064x}", pod * 8 + container)),
+        image: "registry.example.com/team/service:v1.2.3".into(),
+        image_digest: Digest::of_hex(&format!("{pod:064x}")),
+    });
+    let described = Pod {
+        cgroup_uid: Arc::clone(&uid),
+        uid: Arc::clone(&uid),
+        namespace: "kube-system".into(),
+        name: format!("deployment-7c9d8f5b6d-{pod:05}").into(),
+        workload: Workload { kind: "deployment".into(), name: "deployment".into(), is_inferred: true },
+        ip: "10.88.0.200".into(),
+        service_account: "default".into(),
+        labels: vec![("app".into(), "deployment".into())],
+        containers: containers.collect(),
+        ..Pod::default()
+    };
+    (uid, Arc::new(described))
 }
 
 /// The kernel's own figure of the maps a process holds, each once.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use telemetry_model::{Pod as Description, Pods};
+use telemetry_model::{Digest, Pod as Description, Pods};
 
 use super::naming::Pod;
 use super::{Directory, Known, OwnerId};
@@ -64,7 +64,9 @@ impl Directory {
             return;
         };
         let Some(description) = self.descriptions.get(pod_uid.as_str()) else { return };
-        let container = description.containers.iter().find(|container| *container.id == **container_id);
+        let wanted = Digest::of_hex(container_id);
+        let is_wanted = |id: Option<Digest>| wanted.is_some() && id == wanted;
+        let container = description.containers.iter().find(|container| is_wanted(container.id));
         let (name, image) = match container {
             _ if container_id.is_empty() => ("", ""),
             Some(container) => (&*container.name, &*container.image),

@@ -20,9 +20,9 @@ fn container_id() -> String {
 fn description(pod: &str) -> Arc<Pods> {
     let container = PodContainer {
         name: "php".into(),
-        id: container_id().as_str().into(),
+        id: Digest::of_hex(&container_id()),
         image: "php:8".into(),
-        image_digest: "sha256:ab".into(),
+        image_digest: None,
     };
     let pod = Description {
         cgroup_uid: UID.into(),
