@@ -435,7 +435,7 @@ fn serve(listener: TcpListener, deps: api::Deps, config: &Config, pods: Arc<Know
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("query")
-        .max_blocking_threads(config.query.concurrency + api::write::CONCURRENCY)
+        .max_blocking_threads(config.query.concurrency + api::prometheus::STREAMS + api::write::CONCURRENCY)
         .build()?;
     let address = listener.local_addr()?;
     let served = runtime.block_on(async {

@@ -34,16 +34,15 @@ pub fn bench(name: Option<&str>) -> Result<()> {
         setup::ensure(&[Need::program("linux-perf", "perf")])?;
         cargo::build_agent()?;
     }
-    let peers = if chosen.iter().any(has_peers) { peers::ensure() } else { None };
+    if chosen.iter().any(has_peers) {
+        peers::ensure();
+    }
     let recordings = cache::dir()?.join("recordings");
     for bench in chosen {
         let program = format!("{PREFIX}{bench}");
         let args = ["run", "--quiet", "--release", "--package", "telemetry-tests", "--bin", &program];
         let mut command = cargo_for_tests(&args);
         command.env("TELEMETRY_RECORDINGS", &recordings);
-        if let Some(dir) = &peers {
-            command.env("TELEMETRY_PEERS", dir);
-        }
         shell::shown(&mut command)?;
     }
     Ok(())

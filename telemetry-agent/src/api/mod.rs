@@ -16,6 +16,7 @@ mod server;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod wire;
 pub mod write;
 
 use std::sync::Arc;

@@ -108,6 +108,7 @@ fn is_push(path: &str) -> bool {
 
 fn is_api(path: &str) -> bool {
     path.strip_prefix(prometheus::PREFIX).is_some_and(|rest| rest.starts_with('/'))
+        || path == prometheus::federate::PATH
 }
 
 /// Slashes that follow each other count as one: clients join a base that ends in a slash with a path that begins with one.

@@ -144,7 +144,7 @@ impl Rendered {
 }
 
 /// Bytes that keep something alive.
-fn bytes_of<G: Send + Sync + 'static>(bytes: Vec<u8>, guard: G) -> axum::body::Bytes {
+pub(super) fn bytes_of<G: Send + Sync + 'static>(bytes: Vec<u8>, guard: G) -> axum::body::Bytes {
     struct Held<G>(Vec<u8>, G);
     impl<G> AsRef<[u8]> for Held<G> {
         fn as_ref(&self) -> &[u8] {

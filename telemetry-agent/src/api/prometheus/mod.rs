@@ -6,10 +6,12 @@
 
 mod admin;
 mod answer;
+pub(super) mod federate;
 mod json;
 mod params;
 mod queries;
 mod query;
+pub(super) mod read;
 mod series;
 mod status;
 #[cfg(test)]
@@ -44,6 +46,7 @@ use params::Params;
 use queries::Queries;
 
 pub(super) use queries::METRICS;
+pub use queries::STREAMS;
 
 /// Where the API is.
 pub(super) const PREFIX: &str = "/api/v1";
@@ -246,7 +249,7 @@ impl Prometheus {
         self.queries.config().timeout
     }
 
-    /// Answers a request below [`PREFIX`].
+    /// Answers a request below [`PREFIX`], or one of federation.
     pub(super) async fn answer(self: Arc<Self>, request: Request) -> Response {
         let origin = request.headers().get(ORIGIN).cloned();
         let cors = self.queries.config().cors;
@@ -267,6 +270,11 @@ impl Prometheus {
             return empty();
         }
         let path = request.uri().path().to_owned();
+        match path.as_str() {
+            read::PATH => return read::answer(self, request).await,
+            federate::PATH => return federate::answer(self, request).await,
+            _ => {}
+        }
         let below = path.strip_prefix(PREFIX).unwrap_or_default();
         let Some((route, name)) = find(below) else {
             return Failure::new(Kind::NotFound, "no such endpoint").respond();
@@ -362,6 +370,11 @@ fn find(path: &str) -> Option<(&'static Route, String)> {
 
 /// The name of a path's metrics.
 pub(super) fn handler(path: &str) -> &'static str {
+    match path {
+        read::PATH => return "/read",
+        federate::PATH => return federate::PATH,
+        _ => {}
+    }
     find(path.strip_prefix(PREFIX).unwrap_or_default()).map_or("/api/v1", |(route, _)| route.path)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use telemetry_model::native::{Buckets, CUSTOM_SCHEMA, NativeHistogram, ResetHint, SCHEMA_MAX, SCHEMA_MIN};
 
-use super::wire::{Fields, Malformed, Value, zigzag};
+use super::super::wire::{Fields, Malformed, Value, zigzag};
 
 /// Buckets of one histogram at most; a schema of 8 over the usual range of seconds has 10,000.
 const BUCKETS_MAX: usize = 65_536;

@@ -7,7 +7,6 @@
 mod decode;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,0 +1,8 @@
+//! The query API beside real Prometheus servers: what is pushed, asked, read, scraped and answered.
+#![cfg(test)]
+
+mod beside;
+mod dashboard;
+mod natives;
+mod queries;
+mod reads;
