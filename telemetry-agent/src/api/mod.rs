@@ -6,8 +6,8 @@
 //! Every connection is bounded from both sides: how many there are, and how long each may take to send a header, to
 //! take its answer, or to do nothing. A client that stalls costs itself its connection and nobody else anything.
 
+mod coding;
 mod connection;
-mod gzip;
 mod index;
 mod pages;
 pub mod prometheus;
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::human_duration;
 use crate::store::Latest;
 
-pub use gzip::compress;
+pub use coding::Coding;
 pub use prometheus::Prometheus;
 pub use server::{bind, serve};
 pub use stats::{HttpStats, METRICS};

@@ -1,6 +1,7 @@
 //! The query API beside real Prometheus servers: what is pushed, asked, read, scraped and answered.
 #![cfg(test)]
 
+mod admin;
 mod beside;
 mod dashboard;
 mod natives;

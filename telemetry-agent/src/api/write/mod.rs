@@ -23,6 +23,7 @@ use telemetry_tsdb::head::{GroupId, Sample};
 use telemetry_tsdb::index::{NAME, OwnerRef};
 use tokio::sync::Semaphore;
 
+use super::coding::{self, DecodeError};
 use super::stats::own;
 use decode::{Push, Pushed, Version};
 
@@ -149,8 +150,8 @@ impl Receiver {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
             return response;
         }
-        let version = match version(request.headers()) {
-            Ok(version) => version,
+        let (version, coding) = match version(request.headers()) {
+            Ok(form) => form,
             Err(refusal) => return self.refuse(refusal),
         };
         let Ok(_place) = self.queued.try_acquire() else {
@@ -166,7 +167,7 @@ impl Receiver {
         let permit = Arc::clone(&self.running).acquire_owned().await;
         let receiver = Arc::clone(&self);
         let task = tokio::task::spawn_blocking(move || {
-            let result = receiver.take(version, &body);
+            let result = receiver.take(version, coding, &body);
             drop(permit);
             result
         });
@@ -216,16 +217,8 @@ impl Receiver {
     }
 
     /// Reads a push and brings it to disk.
-    fn take(&self, version: Version, body: &[u8]) -> Result<Outcome, Refusal> {
-        let inflated = snap::raw::decompress_len(body).map_err(|error| Refusal::bad(error.to_string()))?;
-        if inflated > INFLATED_BYTES_MAX {
-            return Err(Refusal {
-                status: StatusCode::PAYLOAD_TOO_LARGE,
-                text: format!("a push may have {INFLATED_BYTES_MAX} bytes when inflated"),
-            });
-        }
-        let bytes = snap::raw::Decoder::new().decompress_vec(body);
-        let bytes = bytes.map_err(|error| Refusal::bad(error.to_string()))?;
+    fn take(&self, version: Version, coding: &str, body: &[u8]) -> Result<Outcome, Refusal> {
+        let bytes = inflated(coding, body)?;
         let push = Push::read(version, &bytes).map_err(|error| Refusal::bad(error.to_string()))?;
         let mut batch = Batch {
             db: &self.db,
@@ -335,6 +328,28 @@ impl Refusal {
     }
 }
 
+/// A push as it was before its sender compressed it.
+fn inflated(coding: &str, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let too_large = || Refusal {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        text: format!("a push may have {INFLATED_BYTES_MAX} bytes when inflated"),
+    };
+    if coding == "snappy" {
+        // It says how long it will be.
+        let length = snap::raw::decompress_len(body).map_err(|error| Refusal::bad(error.to_string()))?;
+        if length > INFLATED_BYTES_MAX {
+            return Err(too_large());
+        }
+        return snap::raw::Decoder::new()
+            .decompress_vec(body)
+            .map_err(|error| Refusal::bad(error.to_string()));
+    }
+    coding::decoded(coding, body, INFLATED_BYTES_MAX).map_err(|error| match error {
+        DecodeError::TooLarge(_) => too_large(),
+        other => Refusal::bad(other.to_string()),
+    })
+}
+
 /// What is wrong with a label set.
 fn problem(labels: &[(&str, &str)]) -> Option<&'static str> {
     if labels.is_empty() {
@@ -354,8 +369,8 @@ fn describe(db: &Db, described: &decode::Described<'_>) {
     db.set_metadata(family, Metadata { kind: kind.into(), unit: unit.into(), help: help.into() });
 }
 
-/// Which version a request is in, by its type.
-fn version(headers: &HeaderMap) -> Result<Version, Refusal> {
+/// Which version a request is in, by its type, and how it is compressed.
+fn version(headers: &HeaderMap) -> Result<(Version, &'static str), Refusal> {
     let unsupported = |text: String| Refusal { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, text };
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = text(CONTENT_TYPE);
@@ -371,8 +386,11 @@ fn version(headers: &HeaderMap) -> Result<Version, Refusal> {
         }
     };
     match text(CONTENT_ENCODING) {
-        "" | "snappy" => Ok(version),
-        other => Err(unsupported(format!("content encoding {other:?} is not snappy"))),
+        // Snappy's blocks, whether the sender says so or not.
+        "" | "snappy" => Ok((version, "snappy")),
+        "gzip" => Ok((version, "gzip")),
+        "zstd" => Ok((version, "zstd")),
+        other => Err(unsupported(format!("content encoding {other:?} is none of snappy, zstd, gzip"))),
     }
 }
 

@@ -5,6 +5,7 @@ use telemetry_tsdb::db::Config;
 use telemetry_tsdb::fs::sim::SimClock;
 
 use super::*;
+use crate::api::Coding;
 
 const NOW: i64 = 1_800_000_000_000;
 
@@ -92,6 +93,24 @@ async fn version_1_is_taken_in_whole() {
     // The same once more changes nothing.
     assert_eq!(push(&receiver, ONE, &request(&[first])).await.0, 204);
     assert_eq!(read(&receiver, "a").len(), 2);
+}
+
+#[tokio::test]
+async fn other_compressions_are_taken_and_bombs_are_not() {
+    let receiver = receiver();
+    for (coding, name) in [(Coding::Gzip, "gzip"), (Coding::Zstd, "zstd")] {
+        let send = async |bytes: Vec<u8>| {
+            let request = Request::post("/write").header(CONTENT_TYPE, ONE).header(CONTENT_ENCODING, name);
+            let request = request.body(Body::from(coding.encode(bytes))).unwrap();
+            Arc::clone(&receiver).answer(request).await.status().as_u16()
+        };
+        assert_eq!(send(request(&[series(&[("__name__", name)], 1.0, NOW)])).await, 204);
+        assert_eq!(read(&receiver, name), [(NOW, 1.0)]);
+        assert_eq!(send(vec![0; INFLATED_BYTES_MAX + 1]).await, 413);
+    }
+    let request = Request::post("/write").header(CONTENT_TYPE, ONE).header(CONTENT_ENCODING, "br");
+    let answer = Arc::clone(&receiver).answer(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE, VARY};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
@@ -23,7 +23,7 @@ use telemetry_promql::source::{Hints, Select};
 use super::answer::{Failure, Kind};
 use super::params::Params;
 use super::{Call, Prometheus, source_failure};
-use crate::api::{gzip, routes};
+use crate::api::{Coding, routes};
 use crate::expose;
 
 /// Where it is.
@@ -78,8 +78,7 @@ pub(super) async fn answer(shared: Arc<Prometheus>, request: Request) -> Respons
 
 async fn page(shared: Arc<Prometheus>, request: &Parts) -> Result<Response, Failure> {
     let format = negotiate(routes::joined(&request.headers, &ACCEPT).as_deref().unwrap_or_default());
-    let is_gzip =
-        routes::joined(&request.headers, &ACCEPT_ENCODING).is_some_and(|accepted| gzip::accepted(&accepted));
+    let coding = Coding::of(&request.headers);
     let params = Params::new(request.uri.query().unwrap_or_default(), &[]);
     let max = shared.queries.config().answer_bytes_max;
     let asked = Arc::clone(&shared);
@@ -95,7 +94,7 @@ async fn page(shared: Arc<Prometheus>, request: &Parts) -> Result<Response, Fail
         if page.len() > max {
             return Err(Failure::execution(format!("the page would have more than {max} bytes")));
         }
-        Ok(if is_gzip { gzip::compress(&page) } else { page })
+        Ok(coding.encode(page))
     };
     let bytes = shared.queries.run(None, work).await?;
     let held = shared.queries.hold(bytes.len()).await?;
@@ -103,9 +102,7 @@ async fn page(shared: Arc<Prometheus>, request: &Parts) -> Result<Response, Fail
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
-    if is_gzip {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
+    coding.mark(&mut response);
     Ok(response)
 }
 
