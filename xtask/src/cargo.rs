@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{paths, peers, shell};
+use crate::{paths, peers, python, shell};
 
 /// A test or program of the workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,9 @@ pub fn cargo_for_tests(args: &[&str]) -> Command {
     command.env("TELEMETRY_AGENT", paths::release_agent()).env("TELEMETRY_ORACLES", paths::oracles());
     if let Some(dir) = peers::found() {
         command.env("TELEMETRY_PEERS", dir);
+    }
+    if let Some(dir) = python::found() {
+        command.env("TELEMETRY_PYTHON", dir);
     }
     command
 }

@@ -8,7 +8,7 @@ use crate::build_ebpf::{self, EbpfFeatures};
 use crate::cargo::{self, Target, cargo_for_tests};
 use crate::kernel::{self, Refresh};
 use crate::results::Results;
-use crate::{check, cluster, peers, setup, toolchain};
+use crate::{check, cluster, peers, python, setup, toolchain};
 
 /// Kernels that every change is tried on: the oldest that Debian supports, and the newest long-term one.
 const MATRIX: [&str; 2] = ["6.1", "6.12"];
@@ -31,6 +31,7 @@ pub fn test(is_full: bool) -> Result<()> {
     setup::ensure(&setup::test_needs())?;
     setup::ensure_prometheus()?;
     peers::ensure();
+    python::ensure();
     build_ebpf::build_with(&toolchain, &EbpfFeatures::default())?;
 
     let mut results = Results::default();

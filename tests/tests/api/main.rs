@@ -3,6 +3,7 @@
 
 mod admin;
 mod beside;
+mod clients;
 mod dashboard;
 mod natives;
 mod queries;
