@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod bpf;
 pub mod cgroup;
+pub mod dashboards;
 pub mod datagen;
 pub mod figure;
 pub mod host;

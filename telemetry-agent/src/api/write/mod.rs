@@ -5,10 +5,11 @@
 //! server's routes.
 
 mod decode;
+mod known;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -18,14 +19,16 @@ use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use telemetry_model::{Desc, Family, Kind, Labels, Series, float};
-use telemetry_tsdb::db::{Db, Exemplar, Metadata, Mode, SeriesRef};
+use telemetry_tsdb::db::{Db, Exemplar, Metadata, Mode, Refused, SeriesRef};
 use telemetry_tsdb::head::{GroupId, Sample};
 use telemetry_tsdb::index::{NAME, OwnerRef};
 use tokio::sync::Semaphore;
 
 use super::coding::{self, DecodeError};
 use super::stats::own;
+use super::wire::Malformed;
 use decode::{Push, Pushed, Version};
+use known::{Key, Known};
 
 /// Everything that is said of pushes.
 pub(super) static METRICS: &[Desc] = &[SAMPLES, REFUSED];
@@ -64,6 +67,7 @@ const BATCH: usize = 4096;
 /// The receiver.
 pub struct Receiver {
     db: Arc<Db>,
+    known: Known,
     running: Arc<Semaphore>,
     queued: Semaphore,
     floats: AtomicU64,
@@ -94,7 +98,12 @@ struct Refusal {
 /// A batch on its way into the store.
 struct Batch<'a> {
     db: &'a Db,
+    known: &'a Known,
     samples: Vec<(SeriesRef, i64, Sample)>,
+    /// Series that were found by what is remembered of them, and their numbers in the push.
+    found: Vec<(SeriesRef, usize)>,
+    /// Of these, those that have ended.
+    gone: HashSet<SeriesRef>,
     groups: HashMap<String, GroupId>,
     /// A group's name, made anew for each series without a new allocation.
     key: String,
@@ -109,6 +118,7 @@ impl Receiver {
     pub fn new(db: Arc<Db>) -> Self {
         Self {
             db,
+            known: Known::default(),
             running: Arc::new(Semaphore::new(CONCURRENCY)),
             queued: Semaphore::new(QUEUE_MAX),
             floats: AtomicU64::new(0),
@@ -219,18 +229,39 @@ impl Receiver {
     /// Reads a push and brings it to disk.
     fn take(&self, version: Version, coding: &str, body: &[u8]) -> Result<Outcome, Refusal> {
         let bytes = inflated(coding, body)?;
-        let push = Push::read(version, &bytes).map_err(|error| Refusal::bad(error.to_string()))?;
+        let bad = |error: Malformed| Refusal::bad(error.to_string());
+        let push = Push::read(version, &bytes, &self.known.hashes).map_err(bad)?;
         let mut batch = Batch {
             db: &self.db,
+            known: &self.known,
             samples: Vec::new(),
+            found: Vec::new(),
+            gone: HashSet::new(),
             groups: HashMap::new(),
             key: String::new(),
             outcome: Outcome::default(),
         };
         let mut pushed = Pushed::default();
         for at in 0..push.len() {
-            push.series(at, &mut pushed).map_err(|error| Refusal::bad(error.to_string()))?;
-            batch.add(&mut pushed);
+            push.samples(at, &mut pushed).map_err(bad)?;
+            let key = push.key(at, &self.known.hashes).map_err(bad)?;
+            let known = key.and_then(|key| self.known.get(key));
+            if known.is_none() {
+                push.labels(at, &mut pushed).map_err(bad)?;
+            }
+            batch.add(at, key, known, &mut pushed);
+        }
+        batch.flush();
+        // Those that have ended since they were sent last begin anew.
+        for at in batch.ended() {
+            push.samples(at, &mut pushed).map_err(bad)?;
+            batch.outcome.floats = batch.outcome.floats.saturating_sub(pushed.floats.len());
+            batch.outcome.histograms = batch.outcome.histograms.saturating_sub(pushed.histograms.len());
+            // Those are kept, under the same labels.
+            pushed.exemplars.clear();
+            push.labels(at, &mut pushed).map_err(bad)?;
+            let key = push.key(at, &self.known.hashes).map_err(bad)?;
+            batch.add(at, key, None, &mut pushed);
         }
         batch.flush();
         for family in push.described.iter().filter(|described| !described.family.is_empty()) {
@@ -247,20 +278,33 @@ impl Receiver {
 // === impl Batch ===
 
 impl Batch<'_> {
-    fn add(&mut self, pushed: &mut Pushed<'_>) {
+    /// Adds the samples of the series of this number; its labels are read if it is not known.
+    fn add(&mut self, at: usize, key: Option<Key>, known: Option<SeriesRef>, pushed: &mut Pushed<'_>) {
         let count = pushed.floats.len() + pushed.histograms.len();
-        if let Some(problem) = problem(&pushed.labels) {
-            return self.refuse(count.max(1), problem);
-        }
-        pushed.labels.retain(|(_, value)| !value.is_empty());
-        let Some(series) = self.series(&pushed.labels) else {
-            return self.refuse(count, "limit of series or groups reached");
+        let series = match known {
+            Some(series) => {
+                self.found.push((series, at));
+                series
+            }
+            None => {
+                if let Some(problem) = problem(&pushed.labels) {
+                    return self.refuse(count.max(1), problem);
+                }
+                pushed.labels.retain(|(_, value)| !value.is_empty());
+                let Some(series) = self.series(&pushed.labels) else {
+                    return self.refuse(count, "limit of series or groups reached");
+                };
+                if let Some(metadata) = &pushed.metadata
+                    && metadata.kind != "unknown"
+                {
+                    describe(self.db, metadata);
+                }
+                if let Some(key) = key {
+                    self.known.put(key, series);
+                }
+                series
+            }
         };
-        if let Some(metadata) = &pushed.metadata
-            && metadata.kind != "unknown"
-        {
-            describe(self.db, metadata);
-        }
         self.outcome.floats += pushed.floats.len();
         self.outcome.histograms += pushed.histograms.len();
         let floats = pushed.floats.iter().map(|(t, value)| (series, *t, Sample::Float(*value)));
@@ -298,14 +342,30 @@ impl Batch<'_> {
     }
 
     fn flush(&mut self) {
-        let appended = self.db.append(std::mem::take(&mut self.samples));
-        let Some((_, first)) = appended.refused.first() else { return };
-        let (count, reason) = (appended.refused.len(), first.to_string());
+        let mut refused = self.db.append(std::mem::take(&mut self.samples)).refused;
+        if refused.is_empty() {
+            return;
+        }
+        let found: HashSet<SeriesRef> = self.found.iter().map(|(series, _)| *series).collect();
+        let gone = &mut self.gone;
+        refused.retain(|(series, reason)| {
+            let is_old = *reason == Refused::Gone && found.contains(series);
+            !(is_old && (gone.contains(series) || gone.insert(*series)))
+        });
+        let Some((_, first)) = refused.first() else { return };
+        let (count, reason) = (refused.len(), first.to_string());
         // Which kind they were is not told; a push has nearly always one kind.
         let floats = self.outcome.floats.min(count);
         self.outcome.floats -= floats;
         self.outcome.histograms -= self.outcome.histograms.min(count - floats);
         self.refuse(count, &reason);
+    }
+
+    /// Numbers of the series that were known and have ended.
+    fn ended(&mut self) -> Vec<usize> {
+        let gone = std::mem::take(&mut self.gone);
+        let found = std::mem::take(&mut self.found);
+        found.into_iter().filter(|(series, _)| gone.contains(series)).map(|(_, at)| at).collect()
     }
 
     fn refuse(&mut self, count: usize, reason: &str) {

@@ -1,5 +1,7 @@
 //! The queries, each with its times and what it is held to.
 
+use telemetry_tests::dashboards::USUAL;
+
 use super::data::{END, LONG_END, LONG_START};
 
 /// A query over a range.
@@ -26,34 +28,16 @@ const HOUR: i64 = 60 * MINUTE;
 
 /// The usual ones, then the worst.
 pub const SHAPES: [Shape; 17] = [
-    Shape {
-        step: 15_000,
-        cpu_ms: Some(30.0),
-        ..hour(
-            "sum by, rate: 1,800 series, 241 steps",
-            "sum by (namespace) (rate(container_network_receive_bytes_total[5m]))",
-        )
-    },
-    hour(
-        "histogram_quantile: 8,400 series",
-        "histogram_quantile(0.99, sum by (le, namespace) (rate(ebpf_http_request_duration_seconds_bucket[5m])))",
-    ),
-    hour("topk of rates: 1,200 series", "topk(10, rate(container_cpu_usage_seconds_total[5m]))"),
-    hour(
-        "join on an owner's labels",
-        "sum by (pod) (container_memory_working_set_bytes) * on (pod) group_left (node) \
-         max by (pod, node) (container_open_fds)",
-    ),
-    hour(
-        "ratio of two sums",
-        "sum by (namespace) (rate(ebpf_tcp_retransmits_total[5m])) / \
-         sum by (namespace) (rate(container_network_transmit_packets_total[5m]))",
-    ),
-    hour("avg_over_time: 800 series", "avg_over_time(ebpf_runqueue_latency_ratio[5m])"),
-    hour("max_over_time: 1,200 series", "max_over_time(container_memory_working_set_bytes[5m])"),
-    hour("regular expression", "container_memory_working_set_bytes{pod=~\"svc-1.*\"}"),
-    hour("count by: 1,000 series", "count by (namespace) (container_open_fds)"),
-    hour("absent", "absent(container_open_fds{namespace=\"none\"})"),
+    Shape { step: 15_000, cpu_ms: Some(30.0), ..usual(0) },
+    usual(1),
+    usual(2),
+    usual(3),
+    usual(4),
+    usual(5),
+    usual(6),
+    usual(7),
+    usual(8),
+    usual(9),
     Shape {
         cpu_ms: Some(90.0),
         ..hour(
@@ -74,6 +58,12 @@ pub const SHAPES: [Shape; 17] = [
     },
     Shape { is_exact: false, ..long("thirty days: sum of rates", "sum by (zone) (rate(long_total[1h]))") },
 ];
+
+/// One of the usual ones.
+const fn usual(at: usize) -> Shape {
+    let (name, query) = USUAL[at];
+    hour(name, query)
+}
 
 /// The last hour, a step a minute.
 const fn hour(name: &'static str, query: &'static str) -> Shape {
