@@ -10,29 +10,33 @@ use super::usage::{COLUMNS, Row, Sort, Usage};
 use super::view::{Flow, Focus, Table, View};
 use crate::cli::human;
 use crate::cli::text::{columns, cut};
-use crate::human_duration;
 
 /// Columns of a figure, the gap before it included.
 const FIGURE: usize = 7;
 /// Columns that a name keeps at least before a figure is shown beside it.
 const NAME_LEAST: usize = 16;
+/// Columns that the title keeps for whom the figures are of.
+const TITLE_LEAST: usize = 12;
+/// Columns that a name has where the screen has them: all figures and this are 80.
+const NAME_USUAL: usize = 30;
 /// Seconds of waiting in a second from which a row is striking: a tenth of a CPU's time lost, and a whole CPU's.
 const STRIKING: [(f64, Color); 2] = [(1.0, Color::Red), (0.1, Color::Yellow)];
 
 /// What the keys do, in two columns, and what the figures mean.
-const HELP: [&str; 19] = [
-    "j k ↓ ↑       one row down, up           s            sort by the next column",
-    "^F ^B PgDn …  one page down, up          C W L D N A  sort by CPU, wait, p99, disk,",
-    "g G Home End  first, last row                         network, name",
-    "/             filter names: part of      r            turn the order around",
-    "              them, or !part for others  n            namespaces, owners",
-    "Enter         open the namespace         1 … 9, 0     one namespace, all",
-    "Esc           take the last step back    p Space      pause, go on",
-    "?             these keys                 q ^C         quit",
+const HELP: [&str; 20] = [
+    "j k ↓ ↑       one row down, up            s       sort by the next column",
+    "^F ^B         one page down, up; also     C W L   sort by CPU, wait, p99 of it",
+    "              PgDn, PgUp                  D N A   sort by disk, network, name",
+    "g G Home End  first, last row             r       turn the order around",
+    "/             filter names: those with    n       namespaces, owners",
+    "              a text, !text without it    0 1 … 9 all, one namespace",
+    "Enter         open the namespace          p Space pause, go on",
+    "Esc           take the last step back     q ^C    quit",
+    "?             these keys",
     "",
     "All figures are of the time between the agent's two newest ticks, a second.",
     "CPU           CPU time used, in CPUs",
-    "WAIT          time tasks were ready and waited for a CPU, all tasks together:",
+    "WAIT          time that tasks were ready and waited for a CPU, all together:",
     "              1.000 is one task that always waits",
     "P99           of 100 waits 99 took no longer",
     "READ WRITE    bytes of disks; a write is its owner's who made the page dirty",
@@ -40,6 +44,12 @@ const HELP: [&str; 19] = [
     "(node)        all owners together, shown or not; - is nothing",
     "",
     "Any key goes back.",
+];
+/// What the last line says of the keys, the longest that fits.
+const KEYS: [&str; 3] = [
+    " q quit  ? keys  / filter  s sort  r reverse  n namespaces  p pause",
+    " q quit  ? keys  / filter  s sort",
+    " q quit  ? keys",
 ];
 
 /// Whether colours may be used. What they say is said without them, too.
@@ -55,7 +65,8 @@ pub enum Colours {
 pub fn draw(frame: &mut Frame<'_>, view: &mut View, colours: Colours) {
     let area = frame.area();
     let (width, height) = (usize::from(area.width), usize::from(area.height));
-    let pen = Pen { width, colours };
+    let widest = view.rows().iter().map(|row| columns(&row.name)).max().unwrap_or(0);
+    let pen = Pen { width, name_most: widest.max(NAME_USUAL), colours };
     let mut lines = vec![pen.title(view)];
     if view.focus == Focus::Help {
         lines.extend(HELP.into_iter().map(|text| Line::raw(format!(" {text}"))));
@@ -69,7 +80,10 @@ pub fn draw(frame: &mut Frame<'_>, view: &mut View, colours: Colours) {
 
 /// What is drawn with.
 struct Pen {
+    /// Columns of the screen.
     width: usize,
+    /// Columns that a name takes at most: on a wide screen figures stand beside their names, not far off.
+    name_most: usize,
     colours: Colours,
 }
 
@@ -89,17 +103,20 @@ impl Pen {
     }
 
     fn title(&self, view: &View) -> Line<'static> {
-        let when = view.reading.as_ref().map(|reading| {
-            let time = human::time(reading.at_ms / 1000 * 1000);
-            let clock = time.split('T').next_back().unwrap_or_default().to_owned();
-            format!("{clock}, tick {}  ", human_duration::format(reading.over))
-        });
         let flow = match (view.flow, &view.fault) {
             (Flow::Paused, _) => "PAUSED ",
             (Flow::Live, Some(_)) => "STALE ",
             (Flow::Live, None) => "live ",
         };
-        let right = format!("{}{flow}", when.unwrap_or_default());
+        let mut right = vec![flow.to_owned()];
+        if let Some(reading) = &view.reading {
+            let time = human::time(reading.at_ms / 1000 * 1000);
+            let clock = time.split('T').next_back().unwrap_or_default();
+            right.insert(0, format!("{clock}  {flow}"));
+            right.insert(0, format!("{clock}, tick {:.1} s  {flow}", reading.over.as_secs_f64()));
+        }
+        let right =
+            right.into_iter().find(|text| columns(text) + TITLE_LEAST <= self.width).unwrap_or_default();
         Line::styled(self.ends(&format!(" top {}", view.source), &right), Modifier::REVERSED)
     }
 
@@ -114,11 +131,16 @@ impl Pen {
             left.push_str(&format!(" {open}{digit}{close} {}", row.name));
         }
         let all = view.all_count();
-        let what = if view.table == Table::Owners { "owners" } else { "namespaces" };
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let all_of = match view.table {
+            Table::Owners => human::of(number(all), "owner", "owners"),
+            Table::Namespaces => human::of(number(all), "namespace", "namespaces"),
+        };
         let filter =
             if view.filter.is_empty() { String::new() } else { format!("/{}  ", cut(&view.filter, 16)) };
-        let count = if shown == all { format!("{all} {what} ") } else { format!("{shown} of {all} {what} ") };
-        Line::raw(self.ends(&left, &format!("{filter}{count}")))
+        let some_of =
+            if shown == all { String::new() } else { format!("{} of ", human::count(number(shown))) };
+        Line::raw(self.ends(&left, &format!("{filter}{some_of}{all_of} ")))
     }
 
     /// The figures that have room: the one that is sorted by is always among them.
@@ -136,19 +158,15 @@ impl Pen {
     }
 
     fn table(&self, view: &mut View, height: usize, lines: &mut Vec<Line<'static>>) {
-        let (cursor, window, rows) = {
-            let (count, cursor) = {
-                let rows = view.rows();
-                (rows.len(), view.cursor_in(&rows))
-            };
-            // The lines that are not rows, as far as there is height for them.
-            let others =
-                2 + usize::from(height >= 10) + usize::from(height >= 8) + 2 * usize::from(height >= 6);
-            let window = view.window(count, cursor, height.saturating_sub(others));
-            (cursor, window, count)
+        let (count, cursor) = {
+            let rows = view.rows();
+            (rows.len(), view.cursor_in(&rows))
         };
+        // The lines that are not rows, as far as there is height for them.
+        let others = 2 + usize::from(height >= 10) + usize::from(height >= 8) + 2 * usize::from(height >= 6);
+        let window = view.window(count, cursor, height.saturating_sub(others));
         if height >= 10 {
-            lines.push(self.scope(view, rows));
+            lines.push(self.scope(view, count));
         }
         let figures = self.figures(view.sort);
         lines.push(self.heading(view, &figures));
@@ -158,9 +176,8 @@ impl Pen {
             let text = self.row(" ", "(node)", &reading.node, &figures);
             lines.push(Line::styled(text, Modifier::BOLD));
         }
-        let first_row = lines.len();
         let rows = view.rows();
-        for at in window.clone() {
+        for at in window {
             if let Some(row) = rows.get(at) {
                 lines.push(self.owner(row, at == cursor, &figures));
             }
@@ -169,9 +186,7 @@ impl Pen {
             lines.push(Line::raw(format!("  {}", emptiness(view))));
         }
         if height >= 6 {
-            let bottom = height - 2;
-            lines.truncate(bottom.max(first_row));
-            lines.resize(bottom, Line::default());
+            lines.resize(height - 2, Line::default());
             lines.push(self.status(view, rows.get(cursor).copied()));
             lines.push(self.keys(view));
         }
@@ -209,7 +224,7 @@ impl Pen {
 
     /// A name and all that is left beside so many figures.
     fn name(&self, mark: &str, name: &str, figures: usize) -> String {
-        let room = self.width.saturating_sub(1 + figures * FIGURE);
+        let room = self.width.saturating_sub(1 + figures * FIGURE).min(self.name_most);
         let name = cut(name, room);
         let gap = room.saturating_sub(columns(&name));
         format!("{mark}{name}{:gap$}", "")
@@ -219,8 +234,7 @@ impl Pen {
     fn status(&self, view: &View, row: Option<&Row>) -> Line<'static> {
         match (&view.fault, row) {
             (Some(fault), _) => {
-                let text = cut(&format!(" ! {fault}"), self.width);
-                Line::styled(text, self.coloured(Style::new().bold(), Color::Red))
+                Line::styled(format!(" ! {fault}"), self.coloured(Style::new().bold(), Color::Red))
             }
             (None, Some(row)) => Line::raw(cut(&format!(" {}", row.name), self.width)),
             (None, None) => Line::default(),
@@ -228,13 +242,10 @@ impl Pen {
     }
 
     fn keys(&self, view: &View) -> Line<'static> {
-        let text = match &view.focus {
-            Focus::Filter { .. } => {
-                format!(" /{}▏  Enter keeps it, Esc takes it back, ! leaves out", view.filter)
-            }
-            _ => " q quit  ? keys  / filter  s sort  r reverse  n namespaces  p pause".to_owned(),
-        };
-        Line::raw(cut(&text, self.width))
+        if let Focus::Filter { .. } = &view.focus {
+            return Line::raw(format!(" /{}▏  Enter keeps it, Esc takes it back, ! leaves out", view.filter));
+        }
+        Line::raw(KEYS.into_iter().find(|text| columns(text) <= self.width).unwrap_or_default())
     }
 }
 

@@ -1,25 +1,26 @@
 //! The live screen: takes the terminal over, asks, draws, takes keys, and gives the terminal back however it ends.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::http::Uri;
 use crossterm::event::{Event, EventStream};
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use ratatui::DefaultTerminal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::ask::{self, Reading};
 use super::draw::{Colours, draw};
 use super::view::{Flow, Next, View};
+use crate::cli::text::printable;
 use crate::sysexits;
 
 /// How often the agent is asked for a newer tick. By itself the screen is not drawn more often.
 const POLL: Duration = Duration::from_secs(1);
-/// Keys that are taken before the screen is drawn again: held keys must not queue up behind drawing.
-const KEYS_AT_ONCE: usize = 64;
+/// Between two drawings at least: held keys must not queue up behind them.
+const FRAME: Duration = Duration::from_millis(50);
 /// Ticks that may be missed before the figures are called old.
 const TICKS_MISSED: u32 = 3;
 
@@ -68,10 +69,16 @@ impl Live {
             signal(SignalKind::interrupt())?,
             signal(SignalKind::terminate())?,
         ];
+        screen.0.draw(|frame| draw(frame, view, colours))?;
+        let (mut drawn, mut is_stale) = (Instant::now(), false);
         loop {
-            screen.0.draw(|frame| draw(frame, view, colours))?;
+            if is_stale && drawn.elapsed() >= FRAME {
+                screen.0.draw(|frame| draw(frame, view, colours))?;
+                (drawn, is_stale) = (Instant::now(), false);
+            }
             let next = tokio::select! {
-                event = events.next() => take_all(event, &mut events, view),
+                () = sleep_until(drawn + FRAME), if is_stale => continue,
+                event = events.next() => take(event, view),
                 answer = answered(&mut self.asked) => { self.hear(answer, view); Next::Draw }
                 _ = poll.tick() => { self.ask(view); Next::Draw }
                 _ = hangup.recv() => Next::Quit,
@@ -81,6 +88,7 @@ impl Live {
             if next == Next::Quit {
                 return Ok(());
             }
+            is_stale = true;
         }
     }
 
@@ -108,7 +116,11 @@ impl Live {
                     view.reading = Some(reading);
                 }
             }
-            Err((_, text)) => self.refusal = Some(text),
+            Err((_, text)) => {
+                // Whom it is about stands in the title.
+                let what = text.strip_prefix(&format!("{}: ", self.url)).unwrap_or(&text);
+                self.refusal = Some(printable(what));
+            }
         }
         view.fault = self.fault(view);
     }
@@ -153,18 +165,10 @@ async fn answered(asked: &mut Option<JoinHandle<Answer>>) -> Answer {
     }
 }
 
-/// Takes an event and those that wait behind it. No more events: the terminal is gone.
-fn take_all(first: Option<io::Result<Event>>, events: &mut EventStream, view: &mut View) -> Next {
-    let mut event = first;
-    for _ in 0..KEYS_AT_ONCE {
-        let Some(Ok(known)) = event else { return Next::Quit };
-        if view.take(&known) == Next::Quit {
-            return Next::Quit;
-        }
-        match events.next().now_or_never() {
-            Some(more) => event = more,
-            None => break,
-        }
+/// Takes an event. None, or an error: the terminal is gone.
+fn take(event: Option<io::Result<Event>>, view: &mut View) -> Next {
+    match event {
+        Some(Ok(event)) => view.take(&event),
+        Some(Err(_)) | None => Next::Quit,
     }
-    Next::Draw
 }

@@ -92,6 +92,16 @@ pub struct Place {
     first: usize,
 }
 
+// === impl Place ===
+
+impl Place {
+    /// The id of the row that the cursor was moved to.
+    #[cfg(test)]
+    pub fn cursor_id(&self) -> Option<&str> {
+        self.cursor.as_deref()
+    }
+}
+
 // === impl View ===
 
 impl View {
