@@ -37,6 +37,9 @@ enum Command {
     /// Ask a running agent, or any Prometheus, in PromQL.
     Query(query::Query),
     /// Watch who uses the node: CPU, waits for it, disk, network, by owner.
+    ///
+    /// On a terminal it is live, and `?` tells the keys; elsewhere it prints one table. All figures are what counters
+    /// grew by between the agent's two newest ticks, a second.
     Top(top::Top),
     /// Look at the store, check it, take history out and in.
     Tsdb {

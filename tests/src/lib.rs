@@ -20,6 +20,7 @@ pub mod page;
 pub mod peer;
 pub mod proc;
 pub mod prometheus;
+pub mod pty;
 pub mod recording;
 pub mod remote_write;
 pub mod work;
