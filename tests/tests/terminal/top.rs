@@ -1,13 +1,15 @@
 //! `telemetry-agent top` on a terminal of its own, against an agent whose figures are known, and beside a real one.
 
 use std::process::{Command, Output};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use telemetry_tests::agent::{Settings, binary, free_address};
 use telemetry_tests::cgroup::Cgroup;
 use telemetry_tests::host::{claim, eventually, kernel_test, near};
 use telemetry_tests::pty::Pty;
+use telemetry_tests::workload::burn;
 
 use crate::fixture::Fixture;
 
@@ -15,6 +17,8 @@ use crate::fixture::Fixture;
 const TICK: Duration = Duration::from_secs(1);
 /// The owner of the work that a real agent watches.
 const UNIT: &str = "top.service";
+/// CPU time of the work that comes and goes.
+const BURN_MS: i64 = 400;
 /// From the start of some work to a whole tick of it.
 const WORK_LIMIT: Duration = Duration::from_secs(30);
 
@@ -190,5 +194,30 @@ fn a_task_that_always_wants_a_cpu_runs_or_waits_all_the_time() {
         let _ = work.kill();
         let _ = work.wait();
         watched
+    });
+}
+
+#[test]
+fn an_owner_that_came_with_the_newest_tick_is_counted_whole() {
+    kernel_test(|| {
+        let agent = Settings::new().tick(TICK).start()?;
+        let cgroup = Cgroup::new(UNIT)?;
+        let url = format!("http://{}", agent.address());
+        let once = || Ok::<_, anyhow::Error>(String::from_utf8(top(&url)?.arg("--once").output()?.stdout)?);
+        thread::scope(|scope| {
+            let burner = scope.spawn(|| burn(&cgroup, BURN_MS));
+            let (mut last, mut seen, mut after) = (String::new(), 0.0, 0);
+            eventually("the ticks of the work and two more", WORK_LIMIT, || {
+                let table = once()?;
+                if table != last {
+                    seen += figure(&table, UNIT, 1).unwrap_or_default();
+                    after += i32::from(burner.is_finished());
+                    last = table;
+                }
+                Ok(after > 2)
+            })?;
+            let Ok(burnt) = burner.join() else { bail!("the burner died") };
+            near("CPU time over all ticks", seen * TICK.as_secs_f64(), burnt?.most_s, 0.02, 0.01)
+        })
     });
 }
