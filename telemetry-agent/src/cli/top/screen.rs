@@ -48,10 +48,7 @@ pub fn run(url: &Uri, mut view: View, colours: Colours) -> Result<(), (u8, Strin
     let refused = |error: io::Error| (sysexits::OS_ERROR, format!("the terminal: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refused)?;
     let live = Live { url: url.clone(), asked: None, heard: Instant::now(), refusal: None };
-    let result = runtime.block_on(async {
-        let mut screen = Screen::take().map_err(refused)?;
-        live.show(&mut screen, &mut view, colours).await.map_err(refused)
-    });
+    let result = runtime.block_on(live.show(&mut view, colours)).map_err(refused);
     // A question that hangs must not hold up the end.
     runtime.shutdown_background();
     result
@@ -60,25 +57,27 @@ pub fn run(url: &Uri, mut view: View, colours: Colours) -> Result<(), (u8, Strin
 // === impl Live ===
 
 impl Live {
-    async fn show(mut self, screen: &mut Screen, view: &mut View, colours: Colours) -> io::Result<()> {
-        let mut events = EventStream::new();
-        let mut poll = interval(POLL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn show(mut self, view: &mut View, colours: Colours) -> io::Result<()> {
+        // Signals first: from here on none ends the program with the terminal still taken.
         let [mut hangup, mut interrupt, mut end] = [
             signal(SignalKind::hangup())?,
             signal(SignalKind::interrupt())?,
             signal(SignalKind::terminate())?,
         ];
+        let mut screen = Screen::take()?;
+        let mut events = EventStream::new();
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         screen.0.draw(|frame| draw(frame, view, colours))?;
-        let (mut drawn, mut is_stale) = (Instant::now(), false);
+        let (mut drawn, mut is_due) = (Instant::now(), false);
         loop {
-            if is_stale && drawn.elapsed() >= FRAME {
+            if is_due && drawn.elapsed() >= FRAME {
                 screen.0.draw(|frame| draw(frame, view, colours))?;
-                (drawn, is_stale) = (Instant::now(), false);
+                (drawn, is_due) = (Instant::now(), false);
             }
             let next = tokio::select! {
-                () = sleep_until(drawn + FRAME), if is_stale => continue,
-                event = events.next() => take(event, view),
+                () = sleep_until(drawn + FRAME), if is_due => continue,
+                event = events.next() => take(event, view)?,
                 answer = answered(&mut self.asked) => { self.hear(answer, view); Next::Draw }
                 _ = poll.tick() => { self.ask(view); Next::Draw }
                 _ = hangup.recv() => Next::Quit,
@@ -88,7 +87,7 @@ impl Live {
             if next == Next::Quit {
                 return Ok(());
             }
-            is_stale = true;
+            is_due = true;
         }
     }
 
@@ -165,10 +164,7 @@ async fn answered(asked: &mut Option<JoinHandle<Answer>>) -> Answer {
     }
 }
 
-/// Takes an event. None, or an error: the terminal is gone.
-fn take(event: Option<io::Result<Event>>, view: &mut View) -> Next {
-    match event {
-        Some(Ok(event)) => view.take(&event),
-        Some(Err(_)) | None => Next::Quit,
-    }
+/// Takes an event. None: the terminal is gone.
+fn take(event: Option<io::Result<Event>>, view: &mut View) -> io::Result<Next> {
+    event.transpose().map(|event| event.map_or(Next::Quit, |event| view.take(&event)))
 }
