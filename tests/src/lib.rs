@@ -21,6 +21,7 @@ pub mod page;
 pub mod peer;
 pub mod proc;
 pub mod prometheus;
+pub mod pty;
 pub mod python;
 pub mod recording;
 pub mod remote_write;

@@ -27,41 +27,46 @@ const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 
 /// The usual ones, then the worst.
-pub const SHAPES: [Shape; 17] = [
-    Shape { step: 15_000, cpu_ms: Some(30.0), ..usual(0) },
-    usual(1),
-    usual(2),
-    usual(3),
-    usual(4),
-    usual(5),
-    usual(6),
-    usual(7),
-    usual(8),
-    usual(9),
-    Shape {
-        cpu_ms: Some(90.0),
-        ..hour(
-            "sum by (le), rate: 8,400 series, 61 steps",
-            "sum by (le) (rate(ebpf_http_request_duration_seconds_bucket[5m]))",
-        )
-    },
-    hour("every series: 20,000", "count by (namespace) ({__name__=~\"container_.+|ebpf_.+\"})"),
-    hour(
-        "subquery: 31 sub-steps",
-        "max_over_time(sum by (namespace) (rate(container_network_receive_bytes_total[5m]))[30m:1m])",
-    ),
-    hour("predict_linear: 1,200 series", "predict_linear(container_memory_working_set_bytes[15m], 3600)"),
-    hour("quantile_over_time: 800 series", "quantile_over_time(0.95, ebpf_runqueue_latency_ratio[15m])"),
-    Shape {
-        is_exact: true,
-        ..long("thirty days: max_over_time", "max by (zone) (max_over_time(long_level[1h]))")
-    },
-    Shape { is_exact: false, ..long("thirty days: sum of rates", "sum by (zone) (rate(long_total[1h]))") },
-];
+pub const SHAPES: [Shape; 17] = {
+    let [a, b, c, d, e, f, g, h, i, j] = USUAL;
+    [
+        Shape { step: 15_000, cpu_ms: Some(30.0), ..usual(a) },
+        usual(b),
+        usual(c),
+        usual(d),
+        usual(e),
+        usual(f),
+        usual(g),
+        usual(h),
+        usual(i),
+        usual(j),
+        Shape {
+            cpu_ms: Some(90.0),
+            ..hour(
+                "sum by (le), rate: 8,400 series, 61 steps",
+                "sum by (le) (rate(ebpf_http_request_duration_seconds_bucket[5m]))",
+            )
+        },
+        hour("every series: 20,000", "count by (namespace) ({__name__=~\"container_.+|ebpf_.+\"})"),
+        hour(
+            "subquery: 31 sub-steps",
+            "max_over_time(sum by (namespace) (rate(container_network_receive_bytes_total[5m]))[30m:1m])",
+        ),
+        hour("predict_linear: 1,200 series", "predict_linear(container_memory_working_set_bytes[15m], 3600)"),
+        hour("quantile_over_time: 800 series", "quantile_over_time(0.95, ebpf_runqueue_latency_ratio[15m])"),
+        Shape {
+            is_exact: true,
+            ..long("thirty days: max_over_time", "max by (zone) (max_over_time(long_level[1h]))")
+        },
+        Shape {
+            is_exact: false,
+            ..long("thirty days: sum of rates", "sum by (zone) (rate(long_total[1h]))")
+        },
+    ]
+};
 
 /// One of the usual ones.
-const fn usual(at: usize) -> Shape {
-    let (name, query) = USUAL[at];
+const fn usual((name, query): (&'static str, &'static str)) -> Shape {
     hour(name, query)
 }
 
