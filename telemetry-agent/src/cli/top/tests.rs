@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
+use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
@@ -320,5 +321,27 @@ fn keys_pause_and_quit() {
         type_in(&mut view, before);
         assert_eq!(view.take(&key(KeyCode::Char('c'), KeyModifiers::CONTROL)), Next::Quit, "{before}");
         view.focus = Focus::Table;
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_keys_at_any_size_leave_a_screen(
+        keys in proptest::collection::vec("[a-zA-Z0-9/!? \u{1b}\r\u{8}]", 0..40),
+        (width, height) in (0u16..100, 0u16..30),
+    ) {
+        let mut view = node();
+        for key in keys.iter().flat_map(|key| key.chars()) {
+            let code = match key {
+                '\u{1b}' => KeyCode::Esc,
+                '\r' => KeyCode::Enter,
+                '\u{8}' => KeyCode::Backspace,
+                key => KeyCode::Char(key),
+            };
+            view.take(&Event::Key(KeyEvent::new(code, KeyModifiers::NONE)));
+            drawn(&mut view, width, height, Colours::Sixteen);
+        }
+        let rows = view.rows();
+        prop_assert!(rows.is_empty() || view.cursor_in(&rows) < rows.len());
     }
 }
