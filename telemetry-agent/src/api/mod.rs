@@ -38,7 +38,8 @@ pub use write::Receiver;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Connections at one time. When all are taken, a new one replaces the oldest that is not being answered; when
-    /// all are being answered, it is closed at once. 64 is three scrapers and a browser many times over, and leaves
+    /// all are being answered, it is closed at once. 256 is more than can be answered or wait for an answer at one time
+    /// (queries, pushes, answers that are being sent), so that a scrape finds a place whatever others ask; and it leaves
     /// room for the agent's own files under the usual limit of 1,024.
     pub connections_max: usize,
     /// How long a client may take to send a whole request header.
@@ -94,7 +95,7 @@ pub struct Check {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            connections_max: 64,
+            connections_max: 256,
             header_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),

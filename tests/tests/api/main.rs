@@ -5,6 +5,7 @@ mod admin;
 mod beside;
 mod clients;
 mod dashboard;
+mod hostile;
 mod natives;
 mod queries;
 mod reads;

@@ -179,13 +179,7 @@ impl Queries {
         if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
             return Ok(permit);
         }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.config.queue_max {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            let message = format!("{} queries wait already; ask again later", self.config.queue_max);
-            return Err(Failure::new(Kind::Busy, message));
-        }
-        let waiting = Waiting(&self.waiting);
+        let waiting = self.wait()?;
         let permit = timeout(allowed, Arc::clone(places).acquire_owned()).await;
         drop(waiting);
         permit.ok().and_then(Result::ok).ok_or_else(|| {
@@ -194,9 +188,25 @@ impl Queries {
         })
     }
 
+    /// A place among those that wait.
+    fn wait(&self) -> Result<Waiting<'_>, Failure> {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.config.queue_max {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            let message = format!("{} queries wait already; ask again later", self.config.queue_max);
+            return Err(Failure::new(Kind::Busy, message));
+        }
+        Ok(Waiting(&self.waiting))
+    }
+
     /// Waits until the memory of an answer is free.
     pub(super) async fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
         let units = u32::try_from(bytes.div_ceil(ANSWER_UNIT)).unwrap_or(u32::MAX);
+        if let Ok(held) = Arc::clone(&self.answers).try_acquire_many_owned(units) {
+            return Ok(held);
+        }
+        // Whoever waits here has a connection and an answer's memory, as one does that waits to begin.
+        let _waiting = self.wait()?;
         let held = Arc::clone(&self.answers).acquire_many_owned(units);
         let held = timeout(self.config.timeout, held).await;
         held.ok().and_then(Result::ok).ok_or_else(|| {
