@@ -242,8 +242,10 @@ impl InFlight {
     }
 
     fn set(&self, deadline: Option<Instant>) {
-        self.connection.state().requests.insert(self.id, deadline);
-        self.connection.changed.notify_one();
+        // Only a change is told: whoever is told asks the body again, which would tell it again.
+        if self.connection.state().requests.insert(self.id, deadline) != Some(deadline) {
+            self.connection.changed.notify_one();
+        }
     }
 }
 
@@ -304,5 +306,104 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use axum::body::{Body, Bytes};
+    use hyper::body::{Body as _, Frame};
+    use std::future::Future as _;
+
+    use super::super::body::Outgoing;
+    use super::*;
+
+    /// Counts how often somebody is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A body that gives a part whenever it is told to.
+    struct Parts(Arc<Mutex<Vec<Bytes>>>);
+
+    impl hyper::body::Body for Parts {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
+            match self.0.lock().unwrap().pop() {
+                Some(part) => Poll::Ready(Some(Ok(Frame::data(part)))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    fn connection() -> Arc<Connection> {
+        Arc::new(Connection::new(Config::default()))
+    }
+
+    fn deadline(connection: &Connection) -> Option<Duration> {
+        connection.state().deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    #[test]
+    fn the_first_deadline_of_all_requests_holds_and_then_the_rest() {
+        let connection = connection();
+        let (usual, minute) = (Config::default().request_timeout, Duration::from_secs(60));
+        let long = connection.request_begins(Version::HTTP_2, minute);
+        assert!(deadline(&connection).is_some_and(|left| left > minute));
+        let short = connection.request_begins(Version::HTTP_2, Duration::ZERO);
+        assert!(deadline(&connection).is_some_and(|left| left <= usual));
+        connection.all_sent();
+        assert!(!connection.is_waiting(), "a flush ends no request");
+        drop(short);
+        assert!(deadline(&connection).is_some_and(|left| left > minute) && !connection.is_waiting());
+        drop(long);
+        assert!(!connection.is_waiting(), "the last bytes are on their way");
+        connection.all_sent();
+        assert!(connection.is_waiting() && connection.overdue() == Closed::IdleTimeout);
+        connection.bytes_came();
+        assert_eq!(connection.overdue(), Closed::IdleTimeout, "of HTTP/2 they need not be a header");
+    }
+
+    #[test]
+    fn an_answer_without_an_end_has_its_time_for_each_part_and_wakes_nobody_while_it_waits() {
+        let connection = connection();
+        let parts = Arc::new(Mutex::new(vec![Bytes::from_static(b"event")]));
+        let in_flight = connection.request_begins(Version::HTTP_11, Duration::ZERO);
+        let mut body = Outgoing::new(Body::new(Parts(Arc::clone(&parts))), true, in_flight, None);
+        let woken = Arc::new(Woken::default());
+        let waker = Arc::clone(&woken).into();
+        let mut context = Context::from_waker(&waker);
+        let mut poll = || Pin::new(&mut body).poll_frame(&mut context);
+        assert!(matches!(poll(), Poll::Ready(Some(Ok(_)))));
+        assert!(deadline(&connection).is_some(), "the client has to take it");
+        assert!(poll().is_pending());
+        assert_eq!(deadline(&connection), None, "nothing to take, no time");
+        let mut changed = Box::pin(connection.changed());
+        assert!(
+            changed.as_mut().poll(&mut Context::from_waker(&waker)).is_ready(),
+            "the first of all changes"
+        );
+        let mut changed = Box::pin(connection.changed());
+        assert!(changed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        for _ in 0..10 {
+            assert!(poll().is_pending());
+        }
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0, "asking changes nothing");
+        parts.lock().unwrap().push(Bytes::from_static(b"event"));
+        assert!(poll().is_ready());
+        assert!(woken.0.load(Ordering::Relaxed) > 0 && deadline(&connection).is_some());
     }
 }

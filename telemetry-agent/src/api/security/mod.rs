@@ -118,7 +118,8 @@ impl Security {
         created: Timestamp,
     ) -> Result<Self, Error> {
         let counts = Arc::new(Counts::default());
-        let (policy, seen) = read(file, &counts)?;
+        let mut seen: Vec<_> = file.iter().map(|file| Seen::now(file)).collect();
+        let policy = read(file, &counts, &mut seen)?;
         let security = Self {
             file: file.map(Path::to_owned),
             listen,
@@ -156,13 +157,14 @@ impl Security {
     /// Reads the files again if one of them has changed.
     pub(super) fn look(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.iter().all(|seen| *seen == Seen::now(&seen.file)) {
+        let now: Vec<Seen> = seen.iter().map(|seen| Seen::now(&seen.file)).collect();
+        if now == *seen {
             return;
         }
-        let outcome = read(self.file.as_deref(), &self.counts).and_then(|(policy, files)| {
-            *seen = files;
-            self.is_enough(&policy).map(|()| policy)
-        });
+        // As they were before they are read: what changes meanwhile is a change.
+        *seen = now;
+        let outcome = read(self.file.as_deref(), &self.counts, &mut seen)
+            .and_then(|policy| self.is_enough(&policy).map(|()| policy));
         drop(seen);
         match outcome {
             Ok(policy) => {
@@ -174,9 +176,6 @@ impl Security {
                 tracing::info!("read the web configuration again");
             }
             Err(error) => {
-                // What could not be read is looked at again only when it changes once more.
-                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                seen.iter_mut().for_each(|seen| *seen = Seen::now(&seen.file));
                 self.stats.reloaded(false);
                 tracing::error!(%error, "cannot use the new web configuration; the one before it holds");
             }
@@ -282,12 +281,12 @@ impl Seen {
     }
 }
 
-/// What the files say, and the files as they were just before.
-fn read(file: Option<&Path>, counts: &Arc<Counts>) -> Result<(Policy, Vec<Seen>), Error> {
-    let Some(file) = file else { return Ok((Policy::open(), Vec::new())) };
-    let mut seen = vec![Seen::now(file)];
+/// What the files say. `seen` becomes all that are named, as they are just before they are read; also when one of them is
+/// missing or wrong, so that mending it is a change.
+fn read(file: Option<&Path>, counts: &Arc<Counts>, seen: &mut Vec<Seen>) -> Result<Policy, Error> {
+    let Some(file) = file else { return Ok(Policy::open()) };
     let web = web_file::WebFile::load(file)?;
+    seen.truncate(1);
     seen.extend(web.files().iter().map(|file| Seen::now(file)));
-    let policy = Policy::new(file, &web, Arc::clone(counts))?;
-    Ok((policy, seen))
+    Policy::new(file, &web, Arc::clone(counts))
 }

@@ -440,6 +440,18 @@ fn certificates_change_and_old_connections_end() {
 }
 
 #[test]
+fn a_file_that_comes_late_is_seen() {
+    let files = Files::new();
+    let server = files.serve(&users(&[("alice", "secret")]));
+    files.write("web.yml", "bearer_tokens_file: late\n");
+    server.until("the failure", |server| server.reloads("failure") == 1.0);
+    files.write("late", "0123456789abcdef\n");
+    server.until("the file", |server| server.reloads("success") == 1.0);
+    let args = ["--header", "Authorization: Bearer 0123456789abcdef"];
+    assert_eq!(server.ask("/metrics", &args).status, 200);
+}
+
+#[test]
 fn headers_of_the_file_are_added_and_take_nothing_away() {
     let files = Files::new();
     let server = files.serve(
