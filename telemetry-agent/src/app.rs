@@ -22,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::prometheus::Facts;
+use crate::api::security::{self, Access, Security};
 use crate::api::{self, Check, Health, HttpStats, Prometheus, Receiver};
 use crate::attribute::{Directory, Mounts, Namer, OwnTree};
 use crate::bpf::{self, Family as Programs, HierarchyTags, Kernel, privileges};
@@ -105,6 +106,8 @@ struct Pulse {
 ///
 /// Whatever keeps the agent from starting; nothing is left half-started.
 pub fn run(config: Config) -> Result<(), Failure> {
+    let http = Arc::new(HttpStats::new(Timestamp::of(SystemTime::now())));
+    let security = secure(&config)?;
     let listener = bind(&config)?;
     let _lock = lock(&config.data_dir)?;
     let mounts = discover(&config)?;
@@ -114,7 +117,6 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let db = Arc::new(open_store(&config)?);
     let (recorder, queue) = Recorder::new(Arc::clone(&db));
     let latest = Arc::new(Latest::recorded(queue.clone()));
-    let http = Arc::new(HttpStats::new(Timestamp::of(SystemTime::now())));
     let queries = queries(&config, &db);
     let pushes = Arc::new(Receiver::new(Arc::clone(&db)));
     let (pods, mut seen) = (Arc::new(Known::default()), 0);
@@ -129,7 +131,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         own: OwnTree::of(&mounts),
         mounts,
         latest: Arc::clone(&latest),
-        sources: sources(&pulse, (&http, &queries, &pushes, &pods), &db, queue),
+        sources: sources(&pulse, (&http, &security), (&queries, &pushes, &pods), (&db, queue)),
     });
     drop_privileges()?;
     let tick = config.tick;
@@ -141,7 +143,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
         })
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))?;
     let writer = spawn_recorder(recorder, &pulse)?;
-    let deps = api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http, queries, pushes };
+    let deps =
+        api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http, queries, pushes, security };
     bpf::startup::forget_code();
     let served = serve(listener, deps, &config, pods);
     pulse.stop.store(true, Ordering::Relaxed);
@@ -154,6 +157,21 @@ pub fn run(config: Config) -> Result<(), Failure> {
     served.map_err(|error| Failure::new(sysexits::OS_ERROR, format!("serve: {error}")))?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Who may ask, before anybody can.
+fn secure(config: &Config) -> Result<Arc<Security>, Failure> {
+    let file = Some(config.web_config_file.as_path()).filter(|file| !file.as_os_str().is_empty());
+    let access = if config.insecure_listen { Access::Anybody } else { Access::Granted };
+    let created = Timestamp::of(SystemTime::now());
+    let security = Security::load(file, (config.listen, access), &config.http, created).map_err(|error| {
+        let code = match error {
+            security::Error::Read { .. } => sysexits::NO_INPUT,
+            security::Error::Content { .. } | security::Error::Open(_) => sysexits::CONFIG,
+        };
+        Failure::new(code, error.to_string())
+    })?;
+    Ok(Arc::new(security))
 }
 
 fn bind(config: &Config) -> Result<TcpListener, Failure> {
@@ -366,15 +384,17 @@ fn drop_privileges() -> Result<(), Failure> {
 /// What else every snapshot says.
 fn sources(
     pulse: &Arc<Pulse>,
-    (http, queries, pushes, pods): (&Arc<HttpStats>, &Arc<Prometheus>, &Arc<Receiver>, &Arc<Known>),
-    db: &Arc<Db>,
-    queue: Queue,
+    (http, security): (&Arc<HttpStats>, &Arc<Security>),
+    (queries, pushes, pods): (&Arc<Prometheus>, &Arc<Receiver>, &Arc<Known>),
+    (db, queue): (&Arc<Db>, Queue),
 ) -> Vec<Source> {
     let (pulse, http, db) = (Arc::clone(pulse), Arc::clone(http), Arc::clone(db));
     let (queries, pushes, pods) = (Arc::clone(queries), Arc::clone(pushes), Arc::clone(pods));
+    let security = Arc::clone(security);
     vec![
         Box::new(process::families),
         Box::new(move || http.families()),
+        Box::new(move || security.families()),
         Box::new(move || queries.families()),
         Box::new(move || pushes.families()),
         Box::new(move || pods.families()),
@@ -435,7 +455,12 @@ fn serve(listener: TcpListener, deps: api::Deps, config: &Config, pods: Arc<Know
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("query")
-        .max_blocking_threads(config.query.concurrency + api::prometheus::STREAMS + api::write::CONCURRENCY)
+        .max_blocking_threads(
+            config.query.concurrency
+                + api::prometheus::STREAMS
+                + api::write::CONCURRENCY
+                + security::CONCURRENCY,
+        )
         .build()?;
     let address = listener.local_addr()?;
     let served = runtime.block_on(async {

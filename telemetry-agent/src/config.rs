@@ -34,6 +34,10 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub struct Config {
     /// Where the HTTP side listens. Only this host by default: pages name every workload of the node.
     pub listen: SocketAddr,
+    /// Whether anybody may ask where `listen` is beyond this host and `web_config_file` names nobody.
+    pub insecure_listen: bool,
+    /// TLS, users and tokens of the HTTP side, in the shape of `web.yml`; empty: none.
+    pub web_config_file: PathBuf,
     /// Directory for what outlives the process; it holds the lock that keeps a second agent out.
     pub data_dir: PathBuf,
     /// How often the kernel's counts are read.
@@ -131,6 +135,10 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// `--data-dir`.
     pub data_dir: Option<PathBuf>,
+    /// `--web.config.file`.
+    pub web_config_file: Option<PathBuf>,
+    /// `--insecure-listen`.
+    pub insecure_listen: bool,
 }
 
 /// Why there is no configuration.
@@ -171,6 +179,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9632)),
+            insecure_listen: false,
+            web_config_file: PathBuf::new(),
             data_dir: "/var/lib/telemetry".into(),
             tick: Duration::from_secs(5),
             log: LogConfig::default(),
@@ -211,9 +221,11 @@ impl Config {
     /// # Errors
     /// Where a value makes no sense.
     pub fn overridden(mut self, overrides: Overrides) -> Result<Self, Error> {
-        let Overrides { listen, data_dir } = overrides;
+        let Overrides { listen, data_dir, web_config_file, insecure_listen } = overrides;
         self.listen = listen.unwrap_or(self.listen);
         self.data_dir = data_dir.unwrap_or(self.data_dir);
+        self.web_config_file = web_config_file.unwrap_or(self.web_config_file);
+        self.insecure_listen |= insecure_listen;
         self.check(|key| Place { key: Some(key.to_owned()), ..Place::default() })?;
         Ok(self)
     }

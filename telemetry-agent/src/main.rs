@@ -60,7 +60,7 @@ enum Command {
     },
 }
 
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 struct Options {
     /// Read the configuration from this TOML file.
     #[arg(long, value_name = "FILE")]
@@ -71,6 +71,12 @@ struct Options {
     /// Keep data in this directory. [default: /var/lib/telemetry]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Take TLS, users and tokens from this YAML file.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    web_config_file: Option<PathBuf>,
+    /// Let anybody ask on an address that others can reach.
+    #[arg(long)]
+    insecure_listen: bool,
 }
 
 /// Where the store is; also behind the name of what to do with it.
@@ -111,7 +117,7 @@ fn main() -> ExitCode {
         Command::Man { dir } => manual::pages(Cli::command(), dir.as_deref()).map_err(failure),
         Command::Doctor { options, format } => return examine(&options, format),
         Command::Tsdb { place: Place { config, data_dir }, command } => {
-            configure(&Options { config, listen: None, data_dir })
+            configure(&Options { config, data_dir, ..Options::default() })
                 .and_then(|config| tsdb::run(&command, &config.data_dir, &config.store).map_err(failure))
         }
     };
@@ -132,7 +138,10 @@ fn run(options: &Options) -> Result<(), Failure> {
 }
 
 fn configure(options: &Options) -> Result<Config, Failure> {
-    let flags = Overrides { listen: options.listen, data_dir: options.data_dir.clone() };
+    let Options { config: _, listen, data_dir, web_config_file, insecure_listen } = options.clone();
+    // A name on the command line is from where it was given.
+    let web_config_file = web_config_file.map(|file| std::path::absolute(&file).unwrap_or(file));
+    let flags = Overrides { listen, data_dir, web_config_file, insecure_listen };
     let config = options.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load);
     config
         .and_then(|config| config.overridden(flags))

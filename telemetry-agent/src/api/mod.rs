@@ -4,14 +4,17 @@
 //! values, the store's history and what the agent says of its own health; knows nothing of the kernel. `app` wires it.
 //!
 //! Every connection is bounded from both sides: how many there are, and how long each may take to send a header, to
-//! take its answer, or to do nothing. A client that stalls costs itself its connection and nobody else anything.
+//! take its answer, or to do nothing. A client that stalls costs itself its connection and nobody else anything. Who may
+//! ask at all, and how much, is [`security`]'s.
 
+mod body;
 mod coding;
 mod connection;
 mod index;
 mod pages;
 pub mod prometheus;
 mod routes;
+pub mod security;
 mod server;
 mod stats;
 #[cfg(test)]
@@ -27,8 +30,10 @@ use serde::{Deserialize, Serialize};
 use crate::human_duration;
 use crate::store::Latest;
 
+pub use body::Endless;
 pub use coding::Coding;
 pub use prometheus::Prometheus;
+pub use security::Security;
 pub use server::{bind, serve};
 pub use stats::{HttpStats, METRICS};
 pub use write::Receiver;
@@ -52,6 +57,13 @@ pub struct Config {
     /// that a scraper keeps its connection.
     #[serde(with = "human_duration")]
     pub idle_timeout: Duration,
+    /// Requests of one client, which is an address, that are answered at one time. Half of the connections, so that one
+    /// client cannot take all.
+    pub client_concurrency_max: usize,
+    /// Requests a second of one client, after two seconds' worth at once. 0: as many as it likes.
+    pub client_rate_max: u32,
+    /// Whether both hold for clients on this host too. A proxy here speaks for many.
+    pub limit_loopback: bool,
 }
 
 /// What the HTTP side answers from.
@@ -67,6 +79,8 @@ pub struct Deps {
     pub queries: Arc<Prometheus>,
     /// What takes pushes in.
     pub pushes: Arc<Receiver>,
+    /// Who may ask, and over what.
+    pub security: Arc<Security>,
 }
 
 /// What the agent knows of its own health.
@@ -99,6 +113,9 @@ impl Default for Config {
             header_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),
+            client_concurrency_max: 32,
+            client_rate_max: 500,
+            limit_loopback: false,
         }
     }
 }

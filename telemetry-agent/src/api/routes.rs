@@ -89,6 +89,15 @@ impl Routes {
     }
 }
 
+impl Routes {
+    /// A refusal that no route was asked for: it has what every answer has, and is counted as one.
+    pub(super) fn refused(&self, uri: &Uri, mut response: Response) -> Response {
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        self.deps.observe.answered(handler_of(uri.path()), response.status().as_u16(), Duration::ZERO);
+        response
+    }
+}
+
 /// The route of a path: a closed set, since a path is the client's to choose.
 fn handler_of(path: &str) -> Handler {
     match path {
@@ -227,7 +236,7 @@ async fn method_not_allowed() -> Response {
     response
 }
 
-fn plain(status: StatusCode, text: String) -> Response {
+pub(super) fn plain(status: StatusCode, text: String) -> Response {
     respond(status, TEXT, text.into())
 }
 

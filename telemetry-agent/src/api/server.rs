@@ -2,24 +2,30 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::Request;
+use axum::http::Response;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, warn};
 
-use super::connection::{Connection, Place, Slots, Watched};
+use super::body::{Endless, Outgoing};
+use super::connection::{Connection, InFlight, Place, Slots, Watched};
 use super::routes::Routes;
+use super::security::Security;
 use super::stats::{Closed, HttpStats};
 use super::{Config, Deps};
 use crate::expose;
@@ -29,6 +35,24 @@ const HEADER_LEN_MAX: usize = 16 * 1024;
 
 /// Most header lines of a request; a browser behind two proxies sends 30.
 const HEADERS_MAX: usize = 64;
+
+/// Requests that one connection of HTTP/2 may have at one time; a browser's page asks for a dozen.
+const STREAMS_MAX: u32 = 32;
+
+/// Requests of HTTP/2 that a client took back and that are not yet forgotten; more end the connection. What nobody
+/// waits for costs work all the same.
+const STREAMS_RESET_MAX: usize = 16;
+
+/// Bytes of a request's body that are on their way for us unread, of one request and of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Bytes of answers that a connection of HTTP/2 holds for a client that does not take them, for each request.
+const SEND_BUFFER_LEN: usize = 64 * 1024;
+
+/// A client of HTTP/2 that waits for something is asked whether it is still there so often, and has so long to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Wait after the kernel could not hand over a connection. Most often files ran out, and asking again at once would
 /// turn a shortage into a busy loop.
@@ -61,8 +85,12 @@ pub async fn serve(
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let stats = Arc::clone(&deps.observe);
+    let security = Arc::clone(&deps.security);
     let slots = Arc::new(Slots::new(config, Arc::clone(&stats)));
     let routes = Routes::new(deps, &exposition);
+    // Ends with this function.
+    let mut watching = JoinSet::new();
+    watching.spawn(Arc::clone(&security).watch());
     let mut connections = JoinSet::new();
     let mut can_accept = true;
     loop {
@@ -75,17 +103,16 @@ pub async fn serve(
             () = stopped(&mut shutdown) => break,
         };
         match accepted {
-            Ok((socket, _peer)) => {
+            Ok((socket, peer)) => {
                 can_accept = true;
                 // Without a place the socket is dropped, which closes it.
                 if let Some(place) = Slots::take(&slots) {
-                    connections.spawn(attend(
-                        socket,
-                        place,
-                        routes.clone(),
-                        Arc::clone(&stats),
-                        shutdown.clone(),
-                    ));
+                    let answering = Answering {
+                        routes: routes.clone(),
+                        security: Arc::clone(&security),
+                        client: peer.ip(),
+                    };
+                    connections.spawn(attend(socket, place, answering, Arc::clone(&stats), shutdown.clone()));
                 }
             }
             Err(source) if is_of_one_connection(&source) => {
@@ -132,11 +159,36 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
+/// What the requests of one connection are answered with.
+#[derive(Clone)]
+struct Answering {
+    routes: Routes,
+    security: Arc<Security>,
+    client: IpAddr,
+}
+
+// === impl Answering ===
+
+impl Answering {
+    /// Answers one request, if it may ask.
+    async fn answer(self, request: Request, in_flight: InFlight) -> Response<Outgoing> {
+        let policy = self.security.policy();
+        let (mut response, turn) =
+            match self.security.admit(&policy, (request.uri(), request.headers()), self.client).await {
+                Ok(turn) => (self.routes.answer(request).await, turn),
+                Err(refusal) => (self.routes.refused(request.uri(), refusal), None),
+            };
+        Security::decorate(&policy, response.headers_mut());
+        let is_endless = response.extensions().get::<Endless>().is_some();
+        response.map(|body| Outgoing::new(body, is_endless, in_flight, turn))
+    }
+}
+
 /// Answers the requests of one connection, as long as it keeps to its times.
 async fn attend(
     socket: TcpStream,
     place: Place,
-    routes: Routes,
+    answering: Answering,
     stats: Arc<HttpStats>,
     mut shutdown: watch::Receiver<bool>,
 ) {
@@ -144,24 +196,87 @@ async fn attend(
     if let Err(source) = socket.set_nodelay(true) {
         debug!(error = %source, "cannot send answers without delay");
     }
-    let connection: &Arc<Connection> = &place.connection;
-    let service = service_fn(|request: hyper::Request<Incoming>| {
-        let routes = routes.clone();
-        async move {
-            connection.request_begins(routes.allowance(&request));
-            let response = routes.answer(request.map(Body::new)).await;
-            connection.answer_begins();
-            Ok::<_, Infallible>(response)
+    let connection = &place.connection;
+    // Before the version that it is accepted with is looked at, so that no change is missed.
+    let renewed = answering.security.renewed();
+    let policy = answering.security.policy();
+    let protocol = protocol(policy.http2);
+    let closed = match &policy.tls {
+        None => {
+            return exchange(socket, connection, (answering, &stats), protocol, (renewed, shutdown)).await;
         }
+        Some(tls) => {
+            let handshake = TlsAcceptor::from(Arc::clone(&tls.config)).accept(socket);
+            let mut timer = pin!(sleep_until(Instant::now()));
+            tokio::select! {
+                biased;
+                done = handshake => match done {
+                    Ok(socket) => {
+                        return exchange(socket, connection, (answering, &stats), protocol, (renewed, shutdown)).await;
+                    }
+                    Err(source) => {
+                        debug!(error = %source, "no TLS with a client");
+                        Some(Closed::Handshake)
+                    }
+                },
+                () = std::future::poll_fn(|context| connection.poll_overdue(timer.as_mut(), context)) => {
+                    Some(Closed::Handshake)
+                }
+                () = connection.replaced() => Some(Closed::Replaced),
+                () = stopped(&mut shutdown) => None,
+            }
+        }
+    };
+    if let Some(reason) = closed {
+        stats.closed(reason);
+    }
+}
+
+/// HTTP/1.1 and HTTP/2 within their limits. The connection's own deadlines cover the header as well, and let an idle
+/// connection rest for longer than the library's would.
+fn protocol(http2: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(HEADER_LEN_MAX)
+        .max_headers(HEADERS_MAX)
+        .header_read_timeout(None);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(HEADER_LEN_MAX).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(STREAMS_RESET_MAX)
+        .max_local_error_reset_streams(STREAMS_RESET_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER_LEN)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    if http2 { builder } else { builder.http1_only() }
+}
+
+/// Speaks HTTP on a connection until it ends, and counts why it was closed if it was not by the client or in good order.
+async fn exchange<S>(
+    socket: S,
+    connection: &Arc<Connection>,
+    (answering, stats): (Answering, &HttpStats),
+    protocol: auto::Builder<TokioExecutor>,
+    (mut renewed, mut shutdown): (watch::Receiver<()>, watch::Receiver<bool>),
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let allowance = answering.routes.allowance(&request);
+        let in_flight = connection.request_begins(request.version(), allowance);
+        let answering = answering.clone();
+        async move { Ok::<_, Infallible>(answering.answer(request.map(Body::new), in_flight).await) }
     });
     let watched = Watched { socket, connection: Arc::clone(connection) };
-    let mut protocol = http1::Builder::new();
-    protocol.timer(TokioTimer::new()).max_buf_size(HEADER_LEN_MAX).max_headers(HEADERS_MAX);
-    // The connection's own deadlines cover the header as well, and let an idle connection rest for longer.
-    protocol.header_read_timeout(None);
     let mut exchange = pin!(protocol.serve_connection(TokioIo::new(watched), service));
     let mut timer = pin!(sleep_until(Instant::now()));
-    let mut stopping = false;
+    let mut ending = false;
     let closed = loop {
         tokio::select! {
             // The exchange first: what it does decides whether the time is up.
@@ -170,16 +285,25 @@ async fn attend(
             () = std::future::poll_fn(|context| connection.poll_overdue(timer.as_mut(), context)) => {
                 break Some(connection.overdue());
             }
+            () = connection.changed() => {}
             () = connection.replaced() => break Some(Closed::Replaced),
-            () = stopped(&mut shutdown), if !stopping => {
-                stopping = true;
+            () = stopped(&mut shutdown), if !ending => {
                 if connection.is_waiting() {
                     break None;
                 }
+                ending = true;
+                exchange.as_mut().graceful_shutdown();
+            }
+            _ = renewed.changed(), if !ending => {
+                if connection.is_waiting() {
+                    break None;
+                }
+                ending = true;
                 exchange.as_mut().graceful_shutdown();
             }
         }
     };
+    // Before the socket goes.
     if let Some(reason) = closed {
         stats.closed(reason);
     }

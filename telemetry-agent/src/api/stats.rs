@@ -13,6 +13,7 @@ pub static METRICS: &[&[Desc]] = &[
     &[REQUESTS, DURATION, CONNECTIONS, REJECTED, CLOSED, ACCEPT_ERRORS],
     super::prometheus::METRICS,
     super::write::METRICS,
+    super::security::METRICS,
 ];
 
 const REQUESTS: Desc = Desc {
@@ -45,7 +46,7 @@ const REJECTED: Desc = Desc {
 const CLOSED: Desc = Desc {
     kind: Kind::Counter,
     labels: &["reason"],
-    bound: "5 reasons",
+    bound: "6 reasons",
     ..server(
         "telemetry_agent_http_server_connections_closed_total",
         "HTTP connections the agent closed before the client did, by reason; a clean stop is left out.",
@@ -98,6 +99,8 @@ pub(super) enum Handler {
 /// Why the agent closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closed {
+    /// TLS was not agreed upon, or not in time.
+    Handshake,
     HeaderTimeout,
     RequestTimeout,
     IdleTimeout,
@@ -143,11 +146,18 @@ impl Handler {
 // === impl Closed ===
 
 impl Closed {
-    const ALL: [Self; 5] =
-        [Self::HeaderTimeout, Self::RequestTimeout, Self::IdleTimeout, Self::Replaced, Self::Broken];
+    const ALL: [Self; 6] = [
+        Self::Handshake,
+        Self::HeaderTimeout,
+        Self::RequestTimeout,
+        Self::IdleTimeout,
+        Self::Replaced,
+        Self::Broken,
+    ];
 
     fn reason(self) -> &'static str {
         match self {
+            Self::Handshake => "handshake",
             Self::HeaderTimeout => "header_timeout",
             Self::RequestTimeout => "request_timeout",
             Self::IdleTimeout => "idle_timeout",

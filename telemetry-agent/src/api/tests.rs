@@ -1,5 +1,8 @@
 //! The server against real sockets on the loopback device, with clients that behave and clients that do not.
 
+mod http2;
+mod secure;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
@@ -13,7 +16,8 @@ use telemetry_tsdb::db::Db;
 use tokio::sync::watch;
 
 use super::prometheus::{self, Facts};
-use super::{Check, Config, Deps, Health, HttpStats, METRICS, Prometheus, Receiver, bind, serve};
+use super::security::Access;
+use super::{Check, Config, Deps, Health, HttpStats, METRICS, Prometheus, Receiver, Security, bind, serve};
 use crate::expose::{self, Format, fixture};
 use crate::store::Latest;
 
@@ -45,6 +49,11 @@ fn db() -> Arc<Db> {
     Arc::new(Db::in_memory(telemetry_tsdb::db::Config::default(), clock))
 }
 
+fn security(config: &Config) -> Security {
+    let local = (SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Access::Granted);
+    Security::load(None, local, config, Timestamp(0)).unwrap()
+}
+
 fn queries(db: Arc<Db>) -> Arc<Prometheus> {
     let facts = Facts {
         started: std::time::SystemTime::UNIX_EPOCH,
@@ -71,6 +80,11 @@ impl Health for Said {
 
 impl Server {
     fn start(config: Config) -> Self {
+        let security = Arc::new(security(&config));
+        Self::secured(config, security)
+    }
+
+    fn secured(config: Config, security: Arc<Security>) -> Self {
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let health = Arc::new(Said::default());
@@ -81,6 +95,7 @@ impl Server {
             observe: Arc::new(HttpStats::new(Timestamp(0))),
             queries: queries(Arc::clone(&db)),
             pushes: Arc::new(Receiver::new(db)),
+            security,
         };
         let (stop, stopped) = watch::channel(false);
         let serving = serve(listener, deps.clone(), config, expose::Config::default(), stopped);

@@ -1,5 +1,6 @@
 //! Commands beside running the agent.
 
+mod access;
 mod human;
 pub mod manual;
 mod progress;

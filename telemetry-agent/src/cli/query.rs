@@ -5,14 +5,14 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::header::{CONTENT_TYPE, HOST};
-use axum::http::{Request, Uri};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use axum::http::{Request, StatusCode, Uri};
 use clap::{Args, ValueEnum};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::access::{self, Access};
 use super::text::printable;
 use crate::{human_duration, sysexits};
 
@@ -36,6 +36,8 @@ pub struct Query {
     /// How to show the answer. [default: table, and graph for a range]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
+    #[command(flatten)]
+    access: Access,
 }
 
 /// How an answer is shown.
@@ -73,7 +75,7 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// An exit code and what is wrong, in one line.
 pub fn run(query: &Query) -> Result<(), (u8, String)> {
     let (path, form) = query.request().map_err(|text| (sysexits::USAGE, text))?;
-    let answer = fetch(&query.url, &path, form, PATIENCE)?;
+    let answer = fetch(&query.url, &path, form, &query.access, PATIENCE)?;
     let text = String::from_utf8_lossy(&answer).into_owned();
     let unreadable = |reason: &dyn std::fmt::Display| {
         (sysexits::DATA_ERROR, format!("{}: no answer of Prometheus' API: {reason}", query.url))
@@ -147,34 +149,47 @@ pub(super) fn fetch(
     url: &Uri,
     path: &str,
     form: String,
+    who: &Access,
     patience: Duration,
 ) -> Result<Vec<u8>, (u8, String)> {
     let unavailable = |error: &dyn std::fmt::Display| {
         (sysexits::UNAVAILABLE, format!("{url}: {error}; is the agent running?"))
     };
-    if url.scheme_str() != Some("http") {
-        return Err((sysexits::USAGE, format!("--url {url}: only http:// is spoken")));
-    }
-    let host = url.host().unwrap_or_default().to_owned();
-    let port = url.port_u16().unwrap_or(80);
-    let request = Request::post(path)
+    let tls = who.tls(url)?;
+    let mut request = Request::post(path)
         .header(HOST, url.authority().map_or("", |authority| authority.as_str()))
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Body::from(form))
         .map_err(|error| (sysexits::USAGE, error.to_string()))?;
+    if let Some(value) = who.authorization()? {
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
     let exchange = async {
-        let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let socket = access::connect(url, tls).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
         // Ends with the runtime.
         tokio::spawn(connection);
         let response = sender.send_request(request).await?;
+        let status = response.status();
         let body = to_bytes(Body::new(response.into_body()), ANSWER_BYTES_MAX).await?;
-        Ok::<_, Box<dyn std::error::Error>>(body.to_vec())
+        Ok::<_, Box<dyn std::error::Error>>((status, body.to_vec()))
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| (sysexits::OS_ERROR, error.to_string()))?;
     let answer = runtime.block_on(async { timeout(patience, exchange).await });
-    answer.map_err(|_| unavailable(&"no answer in time"))?.map_err(|error| unavailable(&error))
+    let (status, body) =
+        answer.map_err(|_| unavailable(&"no answer in time"))?.map_err(|error| unavailable(&error))?;
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let what = "does not let us in; say who asks with --user and --password-file, or --token-file";
+            Err((sysexits::NO_PERMISSION, format!("{url}: {what}")))
+        }
+        StatusCode::TOO_MANY_REQUESTS => Err((
+            sysexits::UNAVAILABLE,
+            format!("{url}: {}", printable(&String::from_utf8_lossy(&body)).trim()),
+        )),
+        _ => Ok(body),
+    }
 }
 
 /// The series of an answer; a scalar or text is one without labels.
@@ -334,6 +349,7 @@ mod tests {
             range: range.map(Duration::from_secs),
             step: None,
             output: None,
+            access: Access::default(),
         }
     }
 

@@ -46,7 +46,17 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "listen",
         kind: Kind::Address,
-        help: "Where the HTTP side listens. Pages name every workload of the node, so the default is this host alone; 0.0.0.0:9632 lets a Prometheus elsewhere scrape it.",
+        help: "Where the HTTP side listens. Pages name every workload of the node, so the default is this host alone; 0.0.0.0:9632 lets a Prometheus elsewhere scrape it, and needs web_config_file or insecure_listen.",
+    },
+    Key {
+        name: "insecure_listen",
+        kind: Kind::Switch,
+        help: "Whether anybody may read and query where listen is beyond this host and web_config_file names nobody. Without it such an agent does not start.",
+    },
+    Key {
+        name: "web_config_file",
+        kind: Kind::PathOrEmpty,
+        help: "TLS, users and tokens of the HTTP side, in the shape that exporters and Prometheus take (web.yml). Read again when it or a file it names changes. Empty: no TLS, and nobody is asked.",
     },
     Key {
         name: "data_dir",
@@ -177,6 +187,21 @@ pub(super) static KEYS: &[Key] = &[
         name: "http.idle_timeout",
         kind: Kind::Duration(Duration::from_millis(100), Duration::from_secs(3600)),
         help: "How long a connection may rest between two requests. Longer than the scrape interval, so that a scraper keeps its connection.",
+    },
+    Key {
+        name: "http.client_concurrency_max",
+        kind: Kind::Integer(1, 16384),
+        help: "Requests of one address (of IPv6: one network of 64 bits) that are answered at one time; more are refused with 429.",
+    },
+    Key {
+        name: "http.client_rate_max",
+        kind: Kind::Integer(0, 1_000_000),
+        help: "Requests a second of one address, after two seconds' worth at once; more are refused with 429. 0 sets no limit.",
+    },
+    Key {
+        name: "http.limit_loopback",
+        kind: Kind::Switch,
+        help: "Whether the two limits hold for clients on this host too.",
     },
     Key {
         name: "query.concurrency",

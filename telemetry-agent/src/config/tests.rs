@@ -119,11 +119,11 @@ fn the_command_line_goes_before_the_file_and_is_checked_too() {
     let file = dir.path().join("telemetry.toml");
     fs::write(&file, "listen = \"127.0.0.1:2\"\ntick = \"1s\"\n").unwrap();
     let listen = "0.0.0.0:1".parse().unwrap();
-    let overrides = Overrides { listen: Some(listen), data_dir: Some("x".into()) };
+    let overrides = Overrides { listen: Some(listen), data_dir: Some("x".into()), ..Overrides::default() };
     let config = Config::load(&file).unwrap().overridden(overrides).unwrap();
     assert_eq!((config.listen, config.data_dir.to_str()), (listen, Some("x")));
     assert_eq!(config.tick, Duration::from_secs(1), "what only the file says stays");
-    let empty = Overrides { listen: None, data_dir: Some("".into()) };
+    let empty = Overrides { data_dir: Some("".into()), ..Overrides::default() };
     let error = Config::default().overridden(empty).unwrap_err();
     assert_eq!(error.to_string(), "configuration data_dir: \"\" is out of bounds; write a path in quotes");
 }

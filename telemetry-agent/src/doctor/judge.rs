@@ -298,6 +298,11 @@ fn iostats(without: &[String]) -> Check {
 
 fn listen(host: &Host, config: &Config) -> Check {
     let name = format!("listen on {}", config.listen);
+    let is_local = config.listen.ip().to_canonical().is_loopback();
+    if !is_local && !config.insecure_listen && config.web_config_file.as_os_str().is_empty() {
+        let remedy = "name users, tokens or an authority of clients in a file for --web.config.file, or say --insecure-listen";
+        return Check::fail(name, "whoever reaches this address could read everything", remedy);
+    }
     match host.listen {
         Ok(()) => Check::ok(name, "free"),
         Err(io::ErrorKind::AddrInUse) if host.is_locked => {

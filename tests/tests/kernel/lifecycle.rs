@@ -252,6 +252,24 @@ fn a_bad_configuration_ends_it_with_78_and_names_the_key() {
 }
 
 #[test]
+fn an_address_that_others_reach_ends_it_with_78_unless_told() {
+    kernel_test(|| {
+        let dir = tempfile::tempdir()?;
+        let address = format!("0.0.0.0:{}", agent::free_address()?.port());
+        let asked = ["run", "--listen", &address];
+        refused(&run_in(&dir, &asked)?, 78, &[&address, "--insecure-listen", "--web.config.file"])?;
+        let web = dir.path().join("web.yml");
+        let web = web.to_str().context("temporary folder")?;
+        let with_file = [&asked[..], &["--web.config.file", web]].concat();
+        refused(&run_in(&dir, &with_file)?, 66, &[web])?;
+        fs::write(web, "basic_auth_usres: {}\n")?;
+        refused(&run_in(&dir, &with_file)?, 78, &[web, "basic_auth_usres"])?;
+        fs::write(web, "")?;
+        refused(&run_in(&dir, &with_file)?, 78, &[&address])
+    });
+}
+
+#[test]
 fn an_unreadable_configuration_ends_it_with_66() {
     kernel_test(|| {
         let dir = tempfile::tempdir()?;

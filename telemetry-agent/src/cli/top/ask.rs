@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use axum::http::Uri;
+use crate::cli::access::Server;
 use serde::Deserialize;
 
 use super::usage::{NO_NAMESPACE, OWNER_LABELS, Row, Usage, owner_name};
@@ -76,9 +76,9 @@ struct Rows {
 ///
 /// # Errors
 /// An exit code and what is wrong, in one line.
-pub fn reading(url: &Uri, known_ms: Option<i64>) -> Result<Option<Reading>, (u8, String)> {
+pub fn reading(server: &Server, known_ms: Option<i64>) -> Result<Option<Reading>, (u8, String)> {
     // Not newer alone: the agent's clock may have been set back.
-    let Some(ticks) = ticks(url)?.filter(|ticks| known_ms != Some(ticks.at_ms)) else { return Ok(None) };
+    let Some(ticks) = ticks(server)?.filter(|ticks| known_ms != Some(ticks.at_ms)) else { return Ok(None) };
     let mut owners = Rows { by: &OWNER_LABELS, rows: HashMap::new() };
     let mut namespaces = Rows { by: &["namespace"], rows: HashMap::new() };
     let mut node = Rows { by: &[], rows: HashMap::new() };
@@ -90,7 +90,7 @@ pub fn reading(url: &Uri, known_ms: Option<i64>) -> Result<Option<Reading>, (u8,
     ];
     for (metric, more, kind) in sums {
         let growth = ticks.growth(&format!("{metric}{{{OWN}{more}}}"));
-        for series in ask(url, &owners.sum(kind, &growth), Some(ticks.at_ms))? {
+        for series in ask(server, &owners.sum(kind, &growth), Some(ticks.at_ms))? {
             let kind = series.metric.get(kind).map(String::as_str);
             let field: fn(&mut Usage) -> &mut f64 = match (metric, kind) {
                 ("kernel_cpu_seconds_total", _) => |usage| &mut usage.cpu,
@@ -109,7 +109,7 @@ pub fn reading(url: &Uri, known_ms: Option<i64>) -> Result<Option<Reading>, (u8,
     let waits = ticks.growth(&format!("kernel_sched_runqueue_latency_seconds{{{OWN}}}"));
     for rows in [&mut owners, &mut namespaces, &mut node] {
         let expression = format!("histogram_quantile(0.99, {})", rows.sum("", &waits));
-        for series in ask(url, &expression, Some(ticks.at_ms))? {
+        for series in ask(server, &expression, Some(ticks.at_ms))? {
             rows.of(&series).wait_p99 = series.number();
         }
     }
@@ -184,9 +184,9 @@ impl Series {
 }
 
 /// The two newest ticks; `None` before there are two.
-fn ticks(url: &Uri) -> Result<Option<Ticks>, (u8, String)> {
+fn ticks(server: &Server) -> Result<Option<Ticks>, (u8, String)> {
     for within in TICKS_WITHIN {
-        let answer = ask(url, &format!("telemetry_agent_ticks_total{{{OWN}}}[{within}]"), None)?;
+        let answer = ask(server, &format!("telemetry_agent_ticks_total{{{OWN}}}[{within}]"), None)?;
         if let Some(ticks) = newest(&answer) {
             return Ok(Some(ticks));
         }
@@ -209,14 +209,15 @@ fn milliseconds(seconds: f64) -> Option<i64> {
 }
 
 /// The series of an expression, at a time or now.
-fn ask(url: &Uri, expression: &str, at_ms: Option<i64>) -> Result<Vec<Series>, (u8, String)> {
+fn ask(server: &Server, expression: &str, at_ms: Option<i64>) -> Result<Vec<Series>, (u8, String)> {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("query", expression);
     if let Some(at_ms) = at_ms {
         form.append_pair("time", &format!("{}.{:03}", at_ms / 1000, at_ms % 1000));
     }
+    let url = &server.url;
     let path = format!("{}/api/v1/query", url.path().trim_end_matches('/'));
-    let answer = query::fetch(url, &path, form.finish(), PATIENCE)?;
+    let answer = query::fetch(url, &path, form.finish(), &server.access, PATIENCE)?;
     read(&answer).map_err(|error| (sysexits::DATA_ERROR, format!("{url}: {error}")))
 }
 

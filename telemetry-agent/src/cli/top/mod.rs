@@ -15,22 +15,21 @@ mod tests;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use axum::http::Uri;
 use clap::Args;
 
 use self::ask::Reading;
 use self::draw::Colours;
 use self::usage::Sort;
 use self::view::View;
+use super::access::Server;
 use super::text::printable;
 use crate::sysexits;
 
 /// Whom to ask, and what to show.
 #[derive(Args, Clone, Debug)]
 pub struct Top {
-    /// The agent.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9632")]
-    url: Uri,
+    #[command(flatten)]
+    server: Server,
     /// Print one table and end; the default where the output is no terminal.
     #[arg(long)]
     once: bool,
@@ -56,22 +55,22 @@ const FIRST_POLL: Duration = Duration::from_millis(200);
 /// An exit code and what is wrong, in one line: nobody answers, the answer is no agent's, the terminal refuses.
 pub fn run(top: &Top) -> Result<(), (u8, String)> {
     let mut view = View {
-        source: printable(&top.url.to_string()),
+        source: printable(&top.server.url.to_string()),
         sort: top.sort,
         filter: top.filter.clone(),
         namespace: top.namespace.clone(),
         ..View::default()
     };
     if top.once || !io::stdout().is_terminal() || is_set("TERM", "dumb") {
-        view.reading = Some(first(&top.url)?);
+        view.reading = Some(first(&top.server)?);
         // A reader that has seen enough is no error.
         let _ = io::stdout().lock().write_all(plain::table(&view).as_bytes());
         return Ok(());
     }
     // Whoever does not answer at all gets no screen.
-    view.reading = ask::reading(&top.url, None)?;
+    view.reading = ask::reading(&top.server, None)?;
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    screen::run(&top.url, view, if is_plain { Colours::None } else { Colours::Sixteen })
+    screen::run(&top.server, view, if is_plain { Colours::None } else { Colours::Sixteen })
 }
 
 fn is_set(variable: &str, value: &str) -> bool {
@@ -79,14 +78,15 @@ fn is_set(variable: &str, value: &str) -> bool {
 }
 
 /// The first figures of an agent that may have just begun.
-fn first(url: &Uri) -> Result<Reading, (u8, String)> {
+fn first(server: &Server) -> Result<Reading, (u8, String)> {
     let start = Instant::now();
     loop {
-        if let Some(reading) = ask::reading(url, None)? {
+        if let Some(reading) = ask::reading(server, None)? {
             return Ok(reading);
         }
         if start.elapsed() > FIRST_PATIENCE {
-            let text = format!("{url}: no two ticks of an agent within {} s", FIRST_PATIENCE.as_secs());
+            let text =
+                format!("{}: no two ticks of an agent within {} s", server.url, FIRST_PATIENCE.as_secs());
             return Err((sysexits::UNAVAILABLE, text));
         }
         std::thread::sleep(FIRST_POLL);

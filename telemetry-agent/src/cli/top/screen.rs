@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use axum::http::Uri;
+use crate::cli::access::Server;
 use crossterm::event::{Event, EventStream};
 use futures_util::StreamExt as _;
 use ratatui::DefaultTerminal;
@@ -28,7 +28,7 @@ type Answer = Result<Option<Reading>, (u8, String)>;
 
 /// What goes on while the screen is there.
 struct Live {
-    url: Uri,
+    server: Server,
     /// The question that is not answered yet: one at a time.
     asked: Option<JoinHandle<Answer>>,
     /// When a new tick, or an answer to the first question, was last had.
@@ -44,10 +44,10 @@ struct Screen(DefaultTerminal);
 ///
 /// # Errors
 /// An exit code and what is wrong, in one line: the terminal cannot be taken over.
-pub fn run(url: &Uri, mut view: View, colours: Colours) -> Result<(), (u8, String)> {
+pub fn run(server: &Server, mut view: View, colours: Colours) -> Result<(), (u8, String)> {
     let refused = |error: io::Error| (sysexits::OS_ERROR, format!("the terminal: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refused)?;
-    let live = Live { url: url.clone(), asked: None, heard: Instant::now(), refusal: None };
+    let live = Live { server: server.clone(), asked: None, heard: Instant::now(), refusal: None };
     let result = runtime.block_on(live.show(&mut view, colours)).map_err(refused);
     // A question that hangs must not hold up the end.
     runtime.shutdown_background();
@@ -97,8 +97,8 @@ impl Live {
             // What is not asked for cannot be late.
             self.heard = Instant::now();
         } else if self.asked.is_none() {
-            let (url, known) = (self.url.clone(), view.reading.as_ref().map(|reading| reading.at_ms));
-            self.asked = Some(tokio::task::spawn_blocking(move || ask::reading(&url, known)));
+            let (server, known) = (self.server.clone(), view.reading.as_ref().map(|reading| reading.at_ms));
+            self.asked = Some(tokio::task::spawn_blocking(move || ask::reading(&server, known)));
         }
         view.fault = self.fault(view);
     }
@@ -117,7 +117,7 @@ impl Live {
             }
             Err((_, text)) => {
                 // Whom it is about stands in the title.
-                let what = text.strip_prefix(&format!("{}: ", self.url)).unwrap_or(&text);
+                let what = text.strip_prefix(&format!("{}: ", self.server.url)).unwrap_or(&text);
                 self.refusal = Some(printable(what));
             }
         }

@@ -108,6 +108,19 @@ fn what_the_agent_cannot_run_without_fails() {
 }
 
 #[test]
+fn an_address_that_others_reach_needs_a_choice() {
+    let listen = "0.0.0.0:9632".parse().unwrap();
+    let verdict = |config: Config| {
+        let checks = judge(&good(), &config);
+        checks.into_iter().find(|check| check.name == "listen on 0.0.0.0:9632").unwrap().verdict
+    };
+    let open = Config { listen, ..Config::default() };
+    assert_eq!(verdict(open.clone()), Verdict::Fail);
+    assert_eq!(verdict(Config { insecure_listen: true, ..open.clone() }), Verdict::Ok);
+    assert_eq!(verdict(Config { web_config_file: "/etc/web.yml".into(), ..open }), Verdict::Ok);
+}
+
+#[test]
 fn each_capability_is_named_with_what_it_is_for() {
     let without = |cap: Cap| {
         let left: CapSet = good().capabilities.unwrap().iter().filter(|other| *other != cap).collect();
