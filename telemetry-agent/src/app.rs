@@ -3,6 +3,8 @@
 //! Order matters. Whatever can be refused is asked for first: the port, the data directory, the kernel side. Then
 //! every capability goes, and only then does a second thread start, because capabilities are a thread's own.
 
+mod rest;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -22,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::prometheus::Facts;
-use crate::api::{self, Check, Health, HttpStats, Prometheus, Receiver};
+use crate::api::{self, Check, Health, HttpStats, Prometheus, Receiver, V1};
 use crate::attribute::{Directory, Mounts, Namer, OwnTree};
 use crate::bpf::{self, Family as Programs, HierarchyTags, Kernel, privileges};
 use crate::config::{Config, KernelConfig};
@@ -108,7 +110,9 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let listener = bind(&config)?;
     let _lock = lock(&config.data_dir)?;
     let mounts = discover(&config)?;
-    let drains = Drains::open(load(&config, &mounts)?);
+    let kernel = load(&config, &mounts)?;
+    let facts = rest::facts(&kernel, config.tick);
+    let drains = Drains::open(kernel);
     let signals: Vec<_> = drains.active().collect();
     let pulse = Arc::new(Pulse::new(config.tick, signals));
     let db = Arc::new(open_store(&config)?);
@@ -141,7 +145,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
         })
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))?;
     let writer = spawn_recorder(recorder, &pulse)?;
-    let deps = api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http, queries, pushes };
+    let health: Arc<dyn Health> = Arc::<Pulse>::clone(&pulse);
+    let gzip_min_bytes = config.exposition.gzip_min_bytes;
+    let own = Arc::new(V1::new(Arc::clone(&latest), Arc::clone(&health), facts, gzip_min_bytes));
+    let deps = api::Deps { latest, health, observe: http, queries, pushes, own };
     bpf::startup::forget_code();
     let served = serve(listener, deps, &config, pods);
     pulse.stop.store(true, Ordering::Relaxed);

@@ -16,6 +16,7 @@ mod server;
 mod stats;
 #[cfg(test)]
 mod tests;
+pub mod v1;
 pub mod write;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use gzip::compress;
 pub use prometheus::Prometheus;
 pub use server::{bind, serve};
 pub use stats::{HttpStats, METRICS};
+pub use v1::V1;
 pub use write::Receiver;
 
 /// Limits of the HTTP side.
@@ -65,6 +67,8 @@ pub struct Deps {
     pub queries: Arc<Prometheus>,
     /// What takes pushes in.
     pub pushes: Arc<Receiver>,
+    /// What answers at our own root.
+    pub own: Arc<V1>,
 }
 
 /// What the agent knows of its own health.

@@ -75,9 +75,13 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let health = Arc::new(Said::default());
         let db = db();
+        let latest = Arc::new(Latest::default());
+        let said = Arc::clone(&health) as Arc<dyn Health>;
+        let own = super::V1::new(Arc::clone(&latest), Arc::clone(&said), super::v1::Facts::default(), 1024);
         let deps = Deps {
-            latest: Arc::new(Latest::default()),
-            health: Arc::clone(&health) as Arc<dyn Health>,
+            latest,
+            health: said,
+            own: Arc::new(own),
             observe: Arc::new(HttpStats::new(Timestamp(0))),
             queries: queries(Arc::clone(&db)),
             pushes: Arc::new(Receiver::new(db)),

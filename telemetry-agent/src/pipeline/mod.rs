@@ -73,6 +73,8 @@ pub struct Pipeline {
     nameless_order: VecDeque<CgroupKey>,
     /// Announcements that were lost when the tree was last read.
     events_lost: u64,
+    /// The directory's version that the newest list of owners shows.
+    roster_version: Option<u64>,
 }
 
 // === impl Pipeline ===
@@ -90,6 +92,7 @@ impl Pipeline {
             nameless: HashSet::new(),
             nameless_order: VecDeque::new(),
             events_lost: 0,
+            roster_version: None,
         };
         let now = Instant::now();
         pipeline.walk(now);
@@ -308,6 +311,11 @@ impl Pipeline {
         families.extend(attribute::families(&self.parts.directory, &self.parts.namer));
         for source in &mut self.parts.sources {
             families.extend(source());
+        }
+        let version = self.parts.directory.version();
+        if self.roster_version != Some(version) {
+            self.roster_version = Some(version);
+            self.parts.latest.publish_roster(self.parts.directory.roster());
         }
         self.parts.latest.publish(Snapshot::new(at, families));
     }
