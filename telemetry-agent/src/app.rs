@@ -24,12 +24,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::prometheus::Facts;
-use crate::api::{self, Check, Health, HttpStats, Prometheus, Receiver, V1};
+use crate::api::{self, Check, Health, HttpStats, Prometheus, Receiver, V1, v1};
 use crate::attribute::{Directory, Mounts, Namer, OwnTree};
 use crate::bpf::{self, Family as Programs, HierarchyTags, Kernel, privileges};
 use crate::config::{Config, KernelConfig};
 use crate::doctor;
 use crate::host::process;
+use crate::journal::{Journal, Keeper};
 use crate::pipeline::{Parts, Pipeline, Source};
 use crate::signal::Drains;
 use crate::store::{self, Latest, Queue, Recorder};
@@ -121,6 +122,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let http = Arc::new(HttpStats::new(Timestamp::of(SystemTime::now())));
     let queries = queries(&config, &db);
     let pushes = Arc::new(Receiver::new(Arc::clone(&db)));
+    let (journal, keeper) = Journal::new(&config.events);
+    let keeper = keeper.watching(Arc::clone(&db), Arc::clone(&latest));
+    let keeper = if config.store.memory_only { keeper } else { keeper.on_disk(&config.data_dir) };
+    rest::tell_start(&journal, &facts);
     let (pods, mut seen) = (Arc::new(Known::default()), 0);
     let pipeline = Pipeline::new(Parts {
         drains,
@@ -133,7 +138,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
         own: OwnTree::of(&mounts),
         mounts,
         latest: Arc::clone(&latest),
-        sources: sources(&pulse, (&http, &queries, &pushes, &pods), &db, queue),
+        journal: Arc::clone(&journal),
+        sources: sources(&pulse, (&http, &queries, &pushes, &pods), &db, queue, &journal),
     });
     drop_privileges()?;
     let tick = config.tick;
@@ -145,18 +151,29 @@ pub fn run(config: Config) -> Result<(), Failure> {
         })
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))?;
     let writer = spawn_recorder(recorder, &pulse)?;
+    let keeper = spawn_keeper(keeper, &pulse)?;
     let health: Arc<dyn Health> = Arc::<Pulse>::clone(&pulse);
     let gzip_min_bytes = config.exposition.gzip_min_bytes;
-    let own = Arc::new(V1::new(Arc::clone(&latest), Arc::clone(&health), facts, gzip_min_bytes));
+    let parts = v1::Parts {
+        latest: Arc::clone(&latest),
+        health: Arc::clone(&health),
+        journal: Arc::clone(&journal),
+        facts,
+        gzip_min_bytes,
+    };
+    let own = Arc::new(V1::new(parts));
     let deps = api::Deps { latest, health, observe: http, queries, pushes, own };
     bpf::startup::forget_code();
-    let served = serve(listener, deps, &config, pods);
+    let served = serve(listener, deps, &config, pods, &journal);
     pulse.stop.store(true, Ordering::Relaxed);
     if worker.join().is_err() {
         tracing::error!("the pipeline ended in a panic");
     }
     if writer.join().is_err() {
         tracing::error!("the recorder ended in a panic");
+    }
+    if keeper.join().is_err() {
+        tracing::error!("the journal's keeper ended in a panic");
     }
     served.map_err(|error| Failure::new(sysexits::OS_ERROR, format!("serve: {error}")))?;
     tracing::info!("stopped");
@@ -264,6 +281,24 @@ fn spawn_recorder(mut recorder: Recorder, pulse: &Arc<Pulse>) -> Result<JoinHand
     };
     std::thread::Builder::new()
         .name("recorder".to_owned())
+        .spawn(work)
+        .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))
+}
+
+/// The journal's thread. A panic costs the events it was at; it is counted, and the next ones are written.
+fn spawn_keeper(mut keeper: Keeper, pulse: &Arc<Pulse>) -> Result<JoinHandle<()>, Failure> {
+    let pulse = Arc::clone(pulse);
+    let work = move || {
+        while !pulse.stop.load(Ordering::Relaxed) {
+            if catch_unwind(AssertUnwindSafe(|| keeper.step(STOP_NOTICED))).is_err() {
+                pulse.panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!("the journal's keeper panicked; events it was at may be lost");
+            }
+        }
+        keeper.stop();
+    };
+    std::thread::Builder::new()
+        .name("journal".to_owned())
         .spawn(work)
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))
 }
@@ -376,7 +411,9 @@ fn sources(
     (http, queries, pushes, pods): (&Arc<HttpStats>, &Arc<Prometheus>, &Arc<Receiver>, &Arc<Known>),
     db: &Arc<Db>,
     queue: Queue,
+    journal: &Arc<Journal>,
 ) -> Vec<Source> {
+    let journal = Arc::clone(journal);
     let (pulse, http, db) = (Arc::clone(pulse), Arc::clone(http), Arc::clone(db));
     let (queries, pushes, pods) = (Arc::clone(queries), Arc::clone(pushes), Arc::clone(pods));
     vec![
@@ -387,6 +424,7 @@ fn sources(
         Box::new(move || pods.families()),
         Box::new(move || own_families(&pulse)),
         Box::new(move || store::families(&db, &queue)),
+        Box::new(move || journal.families()),
     ]
 }
 
@@ -438,11 +476,17 @@ fn beat(mut pipeline: Pipeline, tick: Duration, pulse: &Pulse) {
 }
 
 /// Serves until a signal asks for the end.
-fn serve(listener: TcpListener, deps: api::Deps, config: &Config, pods: Arc<Known>) -> std::io::Result<()> {
+fn serve(
+    listener: TcpListener,
+    deps: api::Deps,
+    config: &Config,
+    pods: Arc<Known>,
+    journal: &Journal,
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("query")
-        .max_blocking_threads(config.query.concurrency + api::write::CONCURRENCY)
+        .max_blocking_threads(config.query.concurrency + api::write::CONCURRENCY + v1::CONCURRENCY)
         .build()?;
     let address = listener.local_addr()?;
     let served = runtime.block_on(async {
@@ -462,6 +506,7 @@ fn serve(listener: TcpListener, deps: api::Deps, config: &Config, pods: Arc<Know
             _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),
             _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping"),
         }
+        journal.close();
         let _ = stop.send(true);
         tokio::time::timeout(SHUTDOWN_TIMEOUT, server).await.unwrap_or(Ok(()))
     });

@@ -22,5 +22,7 @@ pub mod proc;
 pub mod prometheus;
 pub mod recording;
 pub mod remote_write;
+pub mod schemathesis;
+pub mod sse;
 pub mod work;
 pub mod workload;

@@ -66,6 +66,9 @@ impl Routes {
 
     /// What a request may take beyond the time that any may.
     pub(super) fn allowance<B>(&self, request: &axum::http::Request<B>) -> Duration {
+        if let Some(length) = v1::stream_allowance(request) {
+            return length;
+        }
         if is_api(request.uri().path()) { self.deps.queries.timeout() } else { Duration::ZERO }
     }
 

@@ -77,7 +77,13 @@ impl Server {
         let db = db();
         let latest = Arc::new(Latest::default());
         let said = Arc::clone(&health) as Arc<dyn Health>;
-        let own = super::V1::new(Arc::clone(&latest), Arc::clone(&said), super::v1::Facts::default(), 1024);
+        let own = super::V1::new(super::v1::Parts {
+            latest: Arc::clone(&latest),
+            health: Arc::clone(&said),
+            journal: crate::journal::Journal::new(&Default::default()).0,
+            facts: super::v1::Facts::default(),
+            gzip_min_bytes: 1024,
+        });
         let deps = Deps {
             latest,
             health: said,

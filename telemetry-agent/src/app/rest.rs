@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::api::v1::{Facts, ProgramFact, ProgramState};
 use crate::bpf::{self, Family, Kernel};
+use crate::journal::{Journal, News};
 
 /// The facts of this run.
 pub(super) fn facts(kernel: &Kernel, tick: Duration) -> Facts {
@@ -34,4 +35,18 @@ fn program(state: &bpf::ProgramState) -> ProgramFact {
         error => ProgramState::Failed(error.unwrap_or("not attached").to_owned()),
     };
     ProgramFact { family, name: program.name, hook: program.hook, variant: program.variant, state }
+}
+
+/// Tells the journal that the agent has begun, and which programs do not count.
+pub(super) fn tell_start(journal: &Journal, facts: &Facts) {
+    journal.tell(&News::AgentStarted { version: facts.version });
+    for program in &facts.programs {
+        if let ProgramState::Failed(reason) = &program.state {
+            journal.tell(&News::HookFailed {
+                program: program.name.to_owned(),
+                hook: program.hook.to_owned(),
+                reason: reason.clone(),
+            });
+        }
+    }
 }

@@ -17,6 +17,8 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 /// Parameters of a request; no route knows more than seven.
 const PARAMS_MAX: usize = 64;
+/// Characters of a parameter: the longest that are meant are owners' ids.
+const TEXT_MAX: usize = 1024;
 /// Bytes of a position that a cursor may say.
 const CURSOR_BYTES_MAX: usize = 1024;
 
@@ -51,10 +53,13 @@ impl Ask {
         let mut pairs: Vec<(String, String)> = Vec::new();
         let mut errors = Vec::new();
         for (name, value) in form_urlencoded::parse(self.query.as_bytes()).take(PARAMS_MAX) {
+            let too_long = || value.chars().count() > if name == "cursor" { 2 } else { 1 } * TEXT_MAX;
             let detail = if !known.contains(&&*name) {
                 "is no parameter of this address"
             } else if pairs.iter().any(|(other, _)| *other == name) {
                 "is there twice"
+            } else if too_long() {
+                "is too long"
             } else {
                 pairs.push((name.into_owned(), value.into_owned()));
                 continue;

@@ -7,9 +7,12 @@
 
 mod answer;
 mod ask;
+mod events;
+mod flows;
 mod owners;
 mod problem;
 mod status;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -23,12 +26,14 @@ use axum::extract::Request;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Health;
+use crate::journal::Journal;
 use crate::store::Latest;
 
 use problem::{Code, Problem};
@@ -85,6 +90,23 @@ pub enum ProgramState {
     Failed(String),
 }
 
+/// Readings of the journal at one time, each on a thread beside the server.
+pub const CONCURRENCY: usize = 2;
+
+/// What the root is made of.
+pub struct Parts {
+    /// The latest values, and the owners.
+    pub latest: Arc<Latest>,
+    /// What the health endpoints say.
+    pub health: Arc<dyn Health>,
+    /// What happened.
+    pub journal: Arc<Journal>,
+    /// What does not change.
+    pub facts: Facts,
+    /// Answers of at least this many bytes are compressed for clients that ask for it.
+    pub gzip_min_bytes: usize,
+}
+
 /// What `/v1` answers from.
 pub struct V1 {
     router: Router,
@@ -94,6 +116,8 @@ pub struct V1 {
 struct Shared {
     latest: Arc<Latest>,
     health: Arc<dyn Health>,
+    journal: Arc<Journal>,
+    readings: Semaphore,
     facts: Facts,
     gzip_min_bytes: usize,
     document: Vec<u8>,
@@ -114,11 +138,13 @@ struct Document;
 impl V1 {
     /// The root, over these parts.
     #[must_use]
-    pub fn new(latest: Arc<Latest>, health: Arc<dyn Health>, facts: Facts, gzip_min_bytes: usize) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { latest, health, journal, facts, gzip_min_bytes } = parts;
         let (router, document) = described();
         // Types of our own that only hold what JSON can say.
         let document = serde_json::to_vec(&document).unwrap_or_default();
-        let shared = Arc::new(Shared { latest, health, facts, gzip_min_bytes, document });
+        let readings = Semaphore::new(CONCURRENCY);
+        let shared = Arc::new(Shared { latest, health, journal, readings, facts, gzip_min_bytes, document });
         Self { router: router.with_state(shared) }
     }
 
@@ -145,6 +171,12 @@ impl V1 {
     }
 }
 
+/// Whether a request asks for a stream, and how long that may take.
+pub(super) fn stream_allowance<B>(request: &axum::http::Request<B>) -> Option<Duration> {
+    (request.uri().path() == "/v1/events" && stream::is_wanted(request.headers()))
+        .then_some(stream::LENGTH_MAX)
+}
+
 /// What is refused before any route sees it.
 pub(super) fn refused(status: StatusCode, detail: String) -> Response {
     let code = match status {
@@ -159,6 +191,8 @@ pub(super) fn handler(path: &str) -> &'static str {
     match path.strip_prefix(PREFIX).unwrap_or_default() {
         "/status" => "/v1/status",
         "/owners" => "/v1/owners",
+        "/events" => "/v1/events",
+        "/flows" => "/v1/flows",
         "/openapi.json" => OPENAPI,
         below if below.starts_with("/owners/") => "/v1/owners/{id}",
         _ => PREFIX,
@@ -171,6 +205,8 @@ fn described() -> (Router<Arc<Shared>>, utoipa::openapi::OpenApi) {
         .routes(routes!(status::status))
         .routes(routes!(owners::list))
         .routes(routes!(owners::one))
+        .routes(routes!(events::events))
+        .routes(routes!(flows::flows))
         .routes(routes!(openapi))
         .split_for_parts();
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();

@@ -128,6 +128,9 @@ pub(super) fn describe_everywhere(document: &mut OpenApi) {
                 || ResponseBuilder::new().description(description).content(CONTENT, content()).build();
             responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(response()));
         }
+        let header =
+            ResponseBuilder::new().description("The header has more than 16 KiB or 64 lines.").build();
+        responses.entry("431".to_owned()).or_insert(RefOr::T(header));
         let unchanged = ResponseBuilder::new().description("As `If-None-Match` says.").build();
         responses.entry("304".to_owned()).or_insert(RefOr::T(unchanged));
     }

@@ -55,6 +55,7 @@ struct Status {
     ledgers: Vec<Ledger>,
     owners: OwnerCounts,
     store: StoreDetail,
+    events: EventsDetail,
     kubernetes: KubernetesDetail,
 }
 
@@ -135,6 +136,21 @@ struct StoreDetail {
     durable_through: Option<String>,
 }
 
+/// The journal.
+#[derive(Serialize, ToSchema)]
+struct EventsDetail {
+    /// Whether events are written and can be read.
+    is_open: bool,
+    /// The id of the newest event.
+    newest_id: u64,
+    kept: f64,
+    kept_bytes: f64,
+    /// Events that were never written.
+    lost: f64,
+    /// Clients that are told events as they happen.
+    streams: f64,
+}
+
 /// The watch of this node's pods.
 #[derive(Serialize, ToSchema)]
 struct KubernetesDetail {
@@ -182,6 +198,14 @@ pub(super) async fn status(ask: Ask) -> Result<Response, Problem> {
         ledgers: ledgers(&snapshot),
         owners: owners(&shared.latest.roster()),
         store: store(&snapshot),
+        events: EventsDetail {
+            is_open: shared.journal.is_open(),
+            newest_id: shared.journal.newest(),
+            kept: sum(&snapshot, "telemetry_agent_events_kept"),
+            kept_bytes: sum(&snapshot, "telemetry_agent_events_kept_bytes"),
+            lost: sum(&snapshot, "telemetry_agent_events_lost_total"),
+            streams: sum(&snapshot, "telemetry_agent_events_streams"),
+        },
         kubernetes: kubernetes(&snapshot),
     };
     ask.reply(&status)

@@ -1,5 +1,7 @@
 //! The root without a socket: documents, pages, tags, problems.
 
+mod events;
+
 use std::collections::BTreeSet;
 
 use axum::body::to_bytes;
@@ -56,7 +58,9 @@ fn root(owners: usize) -> Arc<V1> {
         fact("network", "e", failed),
     ];
     let facts = Facts { programs, version: "1.2.3", ..Facts::default() };
-    Arc::new(V1::new(latest, Arc::new(Well), facts, 1024))
+    let (journal, mut keeper) = Journal::new(&Default::default());
+    keeper.step(Duration::ZERO);
+    Arc::new(V1::new(Parts { latest, health: Arc::new(Well), journal, facts, gzip_min_bytes: 1024 }))
 }
 
 async fn ask(root: &Arc<V1>, method: &str, path: &str, headers: &[(&str, &str)]) -> (Response, Vec<u8>) {
@@ -213,4 +217,77 @@ fn the_document_is_openapi_3_1_and_names_every_route() {
             assert!(operation["responses"].get(status).is_some(), "{path}: {status}");
         }
     }
+}
+
+#[test]
+fn a_flow_is_the_sum_of_what_its_owners_series_say() {
+    use telemetry_model::clock::Timestamp;
+    use telemetry_model::{Desc, Family, Histogram, Kind, Layout, Scope, Series, Snapshot, Unit};
+    static LAYOUT: Layout = Layout { schema: 2, low_octave: -22, high_octave: 10 };
+    static BYTES: Desc = Desc {
+        scope: Scope::Owner,
+        ..Desc::of_agent(
+            "test",
+            "kernel_network_bytes_total",
+            Kind::Counter,
+            Unit::Bytes,
+            &["direction", "protocol"],
+            "6",
+            "Bytes.",
+        )
+    };
+    static LATENCY: Desc = Desc {
+        scope: Scope::Owner,
+        ..Desc::of_agent(
+            "test",
+            "kernel_tcp_connect_latency_seconds",
+            Kind::Histogram,
+            Unit::Seconds,
+            &["result"],
+            "1",
+            "Latency.",
+        )
+    };
+    let latest = Arc::new(Latest::default());
+    let mut known = owner(4, OwnerKind::Unit);
+    known.labels = Labels::fixed(&[("namespace", "even"), ("unit", "u")]);
+    let series = |owner: &Labels, direction: &'static str, value: f64| {
+        let own = Labels::fixed(&[("direction", direction), ("protocol", "tcp")]);
+        Series { created: Some(Timestamp(1000)), ..Series::number(own.and(owner), value) }
+    };
+    let mut histogram = Histogram::new(&LAYOUT);
+    histogram.observe(0.25);
+    histogram.observe(0.5);
+    let ok = Labels::fixed(&[("result", "ok")]).and(&known.labels);
+    let latency = telemetry_model::Value::Histogram(Arc::new(histogram));
+    let families = vec![
+        Family {
+            desc: &BYTES,
+            series: vec![
+                series(&known.labels, "receive", 7.0),
+                series(&known.labels, "transmit", 9.0),
+                series(&Labels::fixed(&[("unit", "nobody")]), "receive", 1.0),
+            ],
+        },
+        Family { desc: &LATENCY, series: vec![Series { value: latency, ..Series::number(ok, 0.0) }] },
+    ];
+    latest.publish(Snapshot::new(Timestamp(5000), families));
+    latest.publish_roster(Roster { owners: vec![known] });
+    let parts = Parts {
+        latest,
+        health: Arc::new(Well),
+        journal: Journal::new(&Default::default()).0,
+        facts: Facts::default(),
+        gzip_min_bytes: 1024,
+    };
+    let page = json(&Arc::new(V1::new(parts)), "/v1/flows?namespace=even");
+    assert_eq!(page["flows"].as_array().unwrap().len(), 1, "{page}");
+    let flow = &page["flows"][0];
+    assert_eq!(flow["owner_id"], "unit~0004");
+    assert_eq!(flow.pointer("/packets/receive/tcp/bytes").unwrap(), 7.0);
+    assert_eq!(flow.pointer("/packets/transmit/tcp/bytes").unwrap(), 9.0);
+    assert_eq!(flow.pointer("/tcp/connect_latency/count").unwrap(), 2.0);
+    assert_eq!(flow.pointer("/tcp/connect_latency/sum_seconds").unwrap(), 0.75);
+    assert_eq!(flow["since"], "1970-01-01T00:00:01Z");
+    assert!(page["notes"][0].as_str().unwrap().contains("peers"));
 }

@@ -60,10 +60,11 @@ impl Directory {
         Roster { owners }
     }
 
-    /// What events call the owner of a change, by its name where that is known.
+    /// Who an owner by path is, by its name where that is known; none if it is forgotten.
     #[must_use]
-    pub fn named_owner(&self, id: OwnerId) -> Option<&Owner> {
-        self.owner(self.by_name(id))
+    pub fn named_owner(&self, id: OwnerId) -> Option<(OwnerId, &Owner)> {
+        let id = self.by_name(id);
+        self.owner(id).map(|owner| (id, owner))
     }
 
     pub(super) fn note_birth(&mut self, key: CgroupKey) {
