@@ -32,8 +32,6 @@ pub struct Settings {
     pub kernel: Vec<String>,
     /// Lines of its `[attribution]` table.
     pub attribution: Vec<String>,
-    /// Lines of its `[query]` table.
-    pub query: Vec<String>,
     /// A command that becomes the agent: its words go before the agent's. Empty: the agent itself.
     pub through: Vec<String>,
 }
@@ -66,7 +64,6 @@ impl Default for Settings {
             tick: Duration::from_millis(100),
             kernel: Vec::new(),
             attribution: Vec::new(),
-            query: Vec::new(),
             through: Vec::new(),
         }
     }
@@ -97,13 +94,6 @@ impl Settings {
     #[must_use]
     pub fn attribution(mut self, line: &str) -> Self {
         self.attribution.push(line.to_owned());
-        self
-    }
-
-    /// One more line for `[query]`.
-    #[must_use]
-    pub fn query(mut self, line: &str) -> Self {
-        self.query.push(line.to_owned());
         self
     }
 
@@ -169,8 +159,7 @@ impl Settings {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "data_dir = {:?}\ntick = \"{}ms\"", dir.join("data"), self.tick.as_millis());
-        let tables = [("kernel", &self.kernel), ("attribution", &self.attribution), ("query", &self.query)];
-        for (table, lines) in tables {
+        for (table, lines) in [("kernel", &self.kernel), ("attribution", &self.attribution)] {
             if !lines.is_empty() {
                 let _ = writeln!(text, "[{table}]\n{}", lines.join("\n"));
             }

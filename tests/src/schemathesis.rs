@@ -17,6 +17,8 @@ const RELEASE: &str = "4.32.5";
 /// Requests that one operation is asked at most.
 const EXAMPLES: &str = "60";
 
+/// How it starts where nothing is installed.
+const START: &str = "import sys; from schemathesis.cli import schemathesis; sys.exit(schemathesis())";
 /// What counts as a refusal: an address or a header that is too long is one, too.
 const REFUSALS: &str = "[checks.negative_data_rejection]\n\
     expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 414, 415, 422, 428, 429, 431, \"5xx\"]\n";
@@ -30,7 +32,7 @@ pub fn run(address: SocketAddr, document: &str, base: &str, arguments: &[&str]) 
     let scratch = tempfile::tempdir()?;
     fs::write(scratch.path().join("schemathesis.toml"), REFUSALS)?;
     let output = Command::new("python3")
-        .args(["-m", "schemathesis", "run", document, "--url", &format!("http://{address}{base}")])
+        .args(["-c", START, "run", document, "--url", &format!("http://{address}{base}")])
         .args(["--max-examples", EXAMPLES, "--seed", "1", "--workers", "1", "--no-color"])
         .args(["--request-timeout", "20", "--suppress-health-check", "all"])
         .args(arguments)

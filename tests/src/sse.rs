@@ -61,7 +61,7 @@ impl Events {
     ///
     /// # Errors
     /// If nothing comes for longer than signs of life may, or what comes is no stream of events.
-    pub fn next(&mut self) -> Result<Option<Event>> {
+    pub fn receive(&mut self) -> Result<Option<Event>> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(event));
@@ -83,7 +83,7 @@ impl Events {
         let begun = Instant::now();
         let mut events = Vec::new();
         loop {
-            let event = self.next()?.context("the stream ended")?;
+            let event = self.receive()?.context("the stream ended")?;
             let ends = is_last(&event);
             events.push(event);
             if ends {

@@ -7,7 +7,9 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::{Content, ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::path::Parameter;
+use utoipa::openapi::schema::{SchemaType, Type};
+use utoipa::openapi::{Content, ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema};
 
 /// The type of a problem's body.
 pub(super) const CONTENT: &str = "application/problem+json";
@@ -122,6 +124,7 @@ pub(super) fn describe_everywhere(document: &mut OpenApi) {
     ];
     for item in document.paths.paths.values_mut() {
         let Some(operation) = &mut item.get else { continue };
+        operation.parameters.iter_mut().flatten().for_each(without_null);
         let responses = &mut operation.responses.responses;
         for (status, description) in told {
             let response =
@@ -133,5 +136,16 @@ pub(super) fn describe_everywhere(document: &mut OpenApi) {
         responses.entry("431".to_owned()).or_insert(RefOr::T(header));
         let unchanged = ResponseBuilder::new().description("As `If-None-Match` says.").build();
         responses.entry("304".to_owned()).or_insert(RefOr::T(unchanged));
+    }
+}
+
+/// A parameter may be absent; `null` is no value of it.
+fn without_null(parameter: &mut RefOr<Parameter>) {
+    if let RefOr::T(parameter) = parameter
+        && let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
+        && let SchemaType::Array(types) = &object.schema_type
+        && let Some(kind) = types.iter().find(|kind| **kind != Type::Null)
+    {
+        object.schema_type = SchemaType::Type(kind.clone());
     }
 }
