@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use telemetry_model::clock::Timestamp;
@@ -28,7 +27,6 @@ const STEP_BACK_MS: i64 = 10_000;
 /// The journal's writer.
 pub struct Keeper {
     journal: Arc<Journal>,
-    receiver: Receiver<NewEvent>,
     config: Config,
     /// None: memory is all there is.
     dir: Option<PathBuf>,
@@ -42,10 +40,9 @@ pub struct Keeper {
 // === impl Keeper ===
 
 impl Keeper {
-    pub(super) fn new(journal: Arc<Journal>, receiver: Receiver<NewEvent>, config: &Config) -> Self {
+    pub(super) fn new(journal: Arc<Journal>, config: &Config) -> Self {
         Self {
             journal,
-            receiver,
             config: config.clone(),
             dir: None,
             watch: None,
@@ -72,22 +69,22 @@ impl Keeper {
 
     /// Waits for news and writes them.
     pub fn step(&mut self, patience: Duration) {
-        if let Ok(first) = self.receiver.recv_timeout(patience) {
-            self.take(first);
-        }
-        for _ in 1..BATCH_MAX {
-            let Ok(next) = self.receiver.try_recv() else { break };
-            self.take(next);
+        for event in self.journal.take(patience) {
+            self.take(event);
         }
         let now = Instant::now();
-        let untold = self.journal.untold.swap(0, Relaxed);
-        if untold > 0 {
-            self.say(&News::EventsLost { count: untold });
+        self.open(now);
+        self.write();
+        // What tells of losses must not be lost itself: without room it waits.
+        if self.pending.len() < QUEUE_MAX {
+            let untold = self.journal.untold.swap(0, Relaxed);
+            if untold > 0 {
+                self.say(&News::EventsLost { count: untold });
+            }
         }
         for news in self.watch.as_mut().map(|watch| watch.look(now)).unwrap_or_default() {
             self.say(&news);
         }
-        self.open(now);
         self.write();
         self.expire(now);
     }
@@ -95,9 +92,7 @@ impl Keeper {
     /// Writes what is left, and that the agent has stopped.
     pub fn stop(&mut self) {
         self.say(&News::AgentStopped);
-        for _ in 0..=QUEUE_MAX / BATCH_MAX {
-            self.step(Duration::ZERO);
-        }
+        self.step(Duration::ZERO);
         self.journal.set_state(None);
     }
 

@@ -12,10 +12,10 @@ mod news;
 mod tests;
 mod watch;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use telemetry_model::clock::Timestamp;
 use telemetry_tsdb::state::{Error, NewEvent, Page, State};
@@ -32,7 +32,9 @@ const QUEUE_MAX: usize = 8192;
 
 /// What everybody shares of the journal: those who have news, and those who read.
 pub struct Journal {
-    sender: SyncSender<NewEvent>,
+    /// What waits for the keeper. Grows when it must: room for all of it from the start would be half a megabyte.
+    queue: Mutex<VecDeque<NewEvent>>,
+    has_news: Condvar,
     /// News that found the queue full and have not been told of yet.
     untold: AtomicU64,
     state: RwLock<Option<Arc<State>>>,
@@ -65,9 +67,9 @@ impl Journal {
     /// A journal whose keeper is not at work yet.
     #[must_use]
     pub fn new(config: &Config) -> (Arc<Self>, Keeper) {
-        let (sender, receiver) = sync_channel(QUEUE_MAX);
         let journal = Arc::new(Self {
-            sender,
+            queue: Mutex::default(),
+            has_news: Condvar::new(),
             untold: AtomicU64::new(0),
             state: RwLock::default(),
             newest: channel::Sender::new(0),
@@ -77,15 +79,35 @@ impl Journal {
             streams_max: config.streams_max,
             created: Timestamp::of(SystemTime::now()),
         });
-        let keeper = Keeper::new(Arc::clone(&journal), receiver, config);
+        let keeper = Keeper::new(Arc::clone(&journal), config);
         (journal, keeper)
     }
 
-    /// Takes news in. Never waits: what finds the queue full is counted, and told of as lost.
+    /// Takes news in. Waits for no disk: what finds the queue full is counted, and told of as lost.
     pub fn tell(&self, news: &News) {
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(news.event(SystemTime::now())) {
+        let event = news.event(SystemTime::now());
+        let mut queue = self.queue();
+        if queue.len() >= QUEUE_MAX {
+            drop(queue);
             self.miss(1);
+            return;
         }
+        queue.push_back(event);
+        drop(queue);
+        self.has_news.notify_one();
+    }
+
+    /// What waits, once there is something, or `patience` is over.
+    fn take(&self, patience: Duration) -> VecDeque<NewEvent> {
+        let is_empty = |queue: &mut VecDeque<NewEvent>| queue.is_empty();
+        let waited = self.has_news.wait_timeout_while(self.queue(), patience, is_empty);
+        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *queue)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<NewEvent>> {
+        // Nothing between taking and releasing the lock can leave the queue half changed.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts news that were lost on their way here.

@@ -130,3 +130,32 @@ fn bodies_are_json_within_the_limit_and_kinds_are_known() {
     }
     assert!(KINDS.is_sorted());
 }
+
+#[test]
+fn what_was_lost_is_told_in_full_though_nothing_can_be_written_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let (journal, keeper) = Journal::new(&Config::default());
+    let mut keeper = keeper.on_disk(&file);
+    let told = 3 * QUEUE_MAX as u64;
+    for id in 0..told {
+        journal.tell(&created(id));
+        if id % 1000 == 0 {
+            keeper.step(Duration::ZERO);
+        }
+    }
+    std::fs::remove_file(&file).unwrap();
+    keeper.opened = None;
+    keeper.step(Duration::ZERO);
+    keeper.step(Duration::ZERO);
+    let events = all(&journal);
+    let lost = |event: &Event| {
+        let body: serde_json::Value = serde_json::from_str(&event.body).unwrap();
+        if event.kind == "events_lost" { body["count"].as_u64().unwrap() } else { 0 }
+    };
+    let (created, lost) = (kinds(&journal), events.iter().map(lost).sum::<u64>());
+    let created = created.iter().filter(|kind| *kind == "cgroup_created").count() as u64;
+    assert!(lost > 0);
+    assert_eq!(created + lost, told, "{created} written, {lost} told as lost");
+}

@@ -17,7 +17,7 @@ mod stream;
 mod tests;
 mod time;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -109,7 +109,9 @@ pub struct Parts {
 
 /// What `/v1` answers from.
 pub struct V1 {
-    router: Router,
+    shared: Arc<Shared>,
+    /// Made when it is first asked: an agent whose root nobody uses takes no memory for its description.
+    router: OnceLock<Router>,
 }
 
 /// What every route may ask.
@@ -120,7 +122,6 @@ struct Shared {
     readings: Semaphore,
     facts: Facts,
     gzip_min_bytes: usize,
-    document: Vec<u8>,
 }
 
 #[derive(OpenApi)]
@@ -140,18 +141,16 @@ impl V1 {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { latest, health, journal, facts, gzip_min_bytes } = parts;
-        let (router, document) = described();
-        // Types of our own that only hold what JSON can say.
-        let document = serde_json::to_vec(&document).unwrap_or_default();
         let readings = Semaphore::new(CONCURRENCY);
-        let shared = Arc::new(Shared { latest, health, journal, readings, facts, gzip_min_bytes, document });
-        Self { router: router.with_state(shared) }
+        let shared = Arc::new(Shared { latest, health, journal, readings, facts, gzip_min_bytes });
+        Self { shared, router: OnceLock::new() }
     }
 
     /// Answers a request at or below [`PREFIX`].
     pub(super) async fn answer(self: Arc<Self>, request: Request) -> Response {
         let path = request.uri().path().to_owned();
-        let response = match self.router.clone().oneshot(request).await {
+        let router = self.router.get_or_init(|| described().0.with_state(Arc::clone(&self.shared)));
+        let response = match router.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         };
@@ -223,8 +222,7 @@ fn described() -> (Router<Arc<Shared>>, utoipa::openapi::OpenApi) {
 )]
 async fn openapi(ask: ask::Ask) -> Result<Response, Problem> {
     ask.params(&[])?;
-    let document = ask.shared().document.clone();
-    Ok(ask.tagged(document))
+    ask.reply(&described().1)
 }
 
 /// A body of JSON.

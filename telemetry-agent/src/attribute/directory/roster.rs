@@ -9,6 +9,8 @@ use crate::attribute::{Names, Owner};
 
 /// Changes kept until they are taken: as many as one reading of the kernel's announcements tells.
 const CHANGES_MAX: usize = 8192;
+/// Changes that there is room for while there are none.
+const CHANGES_USUAL: usize = 64;
 /// Bytes of an id before it is cut and told apart by a checksum.
 const ID_BYTES_MAX: usize = 900;
 /// What parts of an id are joined by; no part has it.
@@ -38,7 +40,10 @@ impl Directory {
 
     /// Cgroups that came and went since the last call, in that order, and how many more there were.
     pub fn take_changes(&mut self) -> (Vec<Change>, u64) {
-        (std::mem::take(&mut self.changes), std::mem::take(&mut self.changes_lost))
+        let changes = self.changes.drain(..).collect();
+        // Room for what usually comes stays.
+        self.changes.shrink_to(CHANGES_USUAL);
+        (changes, std::mem::take(&mut self.changes_lost))
     }
 
     /// Everybody that is known: of what has a name, the name alone.
