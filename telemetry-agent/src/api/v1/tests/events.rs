@@ -218,3 +218,13 @@ fn streams_are_bounded_end_with_the_agent_and_give_their_places_back() {
         assert_eq!(told(third, u64::MAX).await, Told::default());
     });
 }
+
+#[test]
+fn the_document_allows_every_kind_and_no_other() {
+    let (root, ..) = journaled(0, &Config::default());
+    let document = json(&root, "/v1/openapi.json");
+    let parameters = document.pointer("/paths/~1v1~1events/get/parameters").unwrap().as_array().unwrap();
+    let kind = parameters.iter().find(|parameter| parameter["name"] == "kind").unwrap();
+    let any = crate::journal::KINDS.join("|");
+    assert_eq!(kind.pointer("/schema/pattern").unwrap(), &format!("^({any})(,({any}))*$"));
+}
