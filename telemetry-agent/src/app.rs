@@ -3,6 +3,8 @@
 //! Order matters. Whatever can be refused is asked for first: the port, the data directory, the kernel side. Then
 //! every capability goes, and only then does a second thread start, because capabilities are a thread's own.
 
+mod rest;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -23,12 +25,13 @@ use tokio::sync::watch;
 
 use crate::api::prometheus::Facts;
 use crate::api::security::{self, Access, Security};
-use crate::api::{self, Check, Health, HttpStats, Prometheus, Receiver};
+use crate::api::{self, Check, Health, HttpStats, Prometheus, Receiver, V1, v1};
 use crate::attribute::{Directory, Mounts, Namer, OwnTree};
 use crate::bpf::{self, Family as Programs, HierarchyTags, Kernel, privileges};
 use crate::config::{Config, KernelConfig};
 use crate::doctor;
 use crate::host::process;
+use crate::journal::{Journal, Keeper};
 use crate::pipeline::{Parts, Pipeline, Source};
 use crate::signal::Drains;
 use crate::store::{self, Latest, Queue, Recorder};
@@ -111,7 +114,9 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let listener = bind(&config)?;
     let _lock = lock(&config.data_dir)?;
     let mounts = discover(&config)?;
-    let drains = Drains::open(load(&config, &mounts)?);
+    let kernel = load(&config, &mounts)?;
+    let facts = rest::facts(&kernel, config.tick);
+    let drains = Drains::open(kernel);
     let signals: Vec<_> = drains.active().collect();
     let pulse = Arc::new(Pulse::new(config.tick, signals));
     let db = Arc::new(open_store(&config)?);
@@ -119,6 +124,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let latest = Arc::new(Latest::recorded(queue.clone()));
     let queries = queries(&config, &db);
     let pushes = Arc::new(Receiver::new(Arc::clone(&db)));
+    let (journal, keeper) = Journal::new(&config.events);
+    let keeper = keeper.watching(Arc::clone(&db), Arc::clone(&latest));
+    let keeper = if config.store.memory_only { keeper } else { keeper.on_disk(&config.data_dir) };
+    rest::tell_start(&journal, &facts);
     let (pods, mut seen) = (Arc::new(Known::default()), 0);
     let pipeline = Pipeline::new(Parts {
         drains,
@@ -131,7 +140,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
         own: OwnTree::of(&mounts),
         mounts,
         latest: Arc::clone(&latest),
-        sources: sources(&pulse, (&http, &security), (&queries, &pushes, &pods), (&db, queue)),
+        journal: Arc::clone(&journal),
+        sources: sources(&pulse, (&http, &security, &journal), (&queries, &pushes, &pods), (&db, queue)),
     });
     drop_privileges()?;
     let tick = config.tick;
@@ -143,16 +153,29 @@ pub fn run(config: Config) -> Result<(), Failure> {
         })
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))?;
     let writer = spawn_recorder(recorder, &pulse)?;
-    let deps =
-        api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http, queries, pushes, security };
+    let keeper = spawn_keeper(keeper, &pulse)?;
+    let health: Arc<dyn Health> = Arc::<Pulse>::clone(&pulse);
+    let gzip_min_bytes = config.exposition.gzip_min_bytes;
+    let parts = v1::Parts {
+        latest: Arc::clone(&latest),
+        health: Arc::clone(&health),
+        journal: Arc::clone(&journal),
+        facts,
+        gzip_min_bytes,
+    };
+    let own = Arc::new(V1::new(parts));
+    let deps = api::Deps { latest, health, observe: http, queries, pushes, security, own };
     bpf::startup::forget_code();
-    let served = serve(listener, deps, &config, pods);
+    let served = serve(listener, deps, &config, pods, &journal);
     pulse.stop.store(true, Ordering::Relaxed);
     if worker.join().is_err() {
         tracing::error!("the pipeline ended in a panic");
     }
     if writer.join().is_err() {
         tracing::error!("the recorder ended in a panic");
+    }
+    if keeper.join().is_err() {
+        tracing::error!("the journal's keeper ended in a panic");
     }
     served.map_err(|error| Failure::new(sysexits::OS_ERROR, format!("serve: {error}")))?;
     tracing::info!("stopped");
@@ -279,6 +302,24 @@ fn spawn_recorder(mut recorder: Recorder, pulse: &Arc<Pulse>) -> Result<JoinHand
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))
 }
 
+/// The journal's thread. A panic costs the events it was at; it is counted, and the next ones are written.
+fn spawn_keeper(mut keeper: Keeper, pulse: &Arc<Pulse>) -> Result<JoinHandle<()>, Failure> {
+    let pulse = Arc::clone(pulse);
+    let work = move || {
+        while !pulse.stop.load(Ordering::Relaxed) {
+            if catch_unwind(AssertUnwindSafe(|| keeper.step(STOP_NOTICED))).is_err() {
+                pulse.panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!("the journal's keeper panicked; events it was at may be lost");
+            }
+        }
+        keeper.stop();
+    };
+    std::thread::Builder::new()
+        .name("journal".to_owned())
+        .spawn(work)
+        .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))
+}
+
 fn discover(config: &Config) -> Result<Mounts, Failure> {
     let read = |path: &str| {
         fs::read_to_string(path).map_err(|error| {
@@ -384,10 +425,11 @@ fn drop_privileges() -> Result<(), Failure> {
 /// What else every snapshot says.
 fn sources(
     pulse: &Arc<Pulse>,
-    (http, security): (&Arc<HttpStats>, &Arc<Security>),
+    (http, security, journal): (&Arc<HttpStats>, &Arc<Security>, &Arc<Journal>),
     (queries, pushes, pods): (&Arc<Prometheus>, &Arc<Receiver>, &Arc<Known>),
     (db, queue): (&Arc<Db>, Queue),
 ) -> Vec<Source> {
+    let journal = Arc::clone(journal);
     let (pulse, http, db) = (Arc::clone(pulse), Arc::clone(http), Arc::clone(db));
     let (queries, pushes, pods) = (Arc::clone(queries), Arc::clone(pushes), Arc::clone(pods));
     let security = Arc::clone(security);
@@ -400,6 +442,7 @@ fn sources(
         Box::new(move || pods.families()),
         Box::new(move || own_families(&pulse)),
         Box::new(move || store::families(&db, &queue)),
+        Box::new(move || journal.families()),
     ]
 }
 
@@ -451,7 +494,13 @@ fn beat(mut pipeline: Pipeline, tick: Duration, pulse: &Pulse) {
 }
 
 /// Serves until a signal asks for the end.
-fn serve(listener: TcpListener, deps: api::Deps, config: &Config, pods: Arc<Known>) -> std::io::Result<()> {
+fn serve(
+    listener: TcpListener,
+    deps: api::Deps,
+    config: &Config,
+    pods: Arc<Known>,
+    journal: &Journal,
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("query")
@@ -459,7 +508,8 @@ fn serve(listener: TcpListener, deps: api::Deps, config: &Config, pods: Arc<Know
             config.query.concurrency
                 + api::prometheus::STREAMS
                 + api::write::CONCURRENCY
-                + security::CONCURRENCY,
+                + security::CONCURRENCY
+                + v1::CONCURRENCY,
         )
         .build()?;
     let address = listener.local_addr()?;
@@ -480,6 +530,7 @@ fn serve(listener: TcpListener, deps: api::Deps, config: &Config, pods: Arc<Know
             _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),
             _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping"),
         }
+        journal.close();
         let _ = stop.send(true);
         tokio::time::timeout(SHUTDOWN_TIMEOUT, server).await.unwrap_or(Ok(()))
     });

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{api, attribute, expose, store, sysexits};
+use crate::{api, attribute, expose, journal, store, sysexits};
 
 pub use crate::human_duration;
 pub use documents::{example, reference};
@@ -59,6 +59,8 @@ pub struct Config {
     pub exposition: expose::Config,
     /// What is kept, and how long.
     pub store: store::Config,
+    /// How long events are kept, and how many.
+    pub events: journal::Config,
 }
 
 /// What is logged, and how.
@@ -191,6 +193,7 @@ impl Default for Config {
             query: api::prometheus::Config::default(),
             exposition: expose::Config::default(),
             store: store::Config::default(),
+            events: journal::Config::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod expose;
 pub mod host;
 pub mod human_duration;
+pub mod journal;
 pub mod logging;
 pub mod pipeline;
 pub mod reference;

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use telemetry_model::{Desc, Kind, Scope};
 
-use crate::{api, app, attribute, host, pipeline, signal, store};
+use crate::{api, app, attribute, host, journal, pipeline, signal, store};
 
 const INTRO: &str = "# Metrics
 
@@ -49,6 +49,7 @@ pub fn all() -> Vec<&'static Desc> {
     all.extend(attribute::METRICS);
     all.extend(telemetry_kube::METRICS);
     all.extend(store::METRICS);
+    all.extend(journal::METRICS);
     all.sort_by_key(|desc| desc.name);
     all
 }

@@ -13,8 +13,9 @@ use clap::Parser as _;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use telemetry_agent::api::prometheus::{self, Facts};
 use telemetry_agent::api::security::{Access, Security};
-use telemetry_agent::api::{self, Check, Deps, Health, HttpStats, Prometheus, Receiver};
+use telemetry_agent::api::{self, Check, Deps, Health, HttpStats, Prometheus, Receiver, V1, v1};
 use telemetry_agent::cli::query::{self, Query};
+use telemetry_agent::journal::Journal;
 use telemetry_agent::store::{History, Latest};
 use telemetry_agent::{expose, sysexits};
 use telemetry_model::clock::Timestamp;
@@ -50,9 +51,19 @@ fn serve(web: &Path) -> (SocketAddr, watch::Sender<bool>) {
         Arc::new(Db::in_memory(db::Config::default(), Arc::new(telemetry_tsdb::fs::SystemClock::default())));
     let facts = Facts { started: SystemTime::UNIX_EPOCH, config: String::new(), flags: BTreeMap::new() };
     let source = Arc::new(History::new(Arc::clone(&db)));
-    let deps = Deps {
-        latest: Arc::new(Latest::default()),
+    let latest = Arc::new(Latest::default());
+    let (journal, _) = Journal::new(&Default::default());
+    let own = V1::new(v1::Parts {
+        latest: Arc::clone(&latest),
         health: Arc::new(Well),
+        journal,
+        facts: v1::Facts::default(),
+        gzip_min_bytes: 1024,
+    });
+    let deps = Deps {
+        latest,
+        health: Arc::new(Well),
+        own: Arc::new(own),
         observe: Arc::new(HttpStats::new(Timestamp(0))),
         queries: Arc::new(Prometheus::new(Arc::clone(&db), source, &prometheus::Config::default(), facts)),
         pushes: Arc::new(Receiver::new(db)),

@@ -13,6 +13,7 @@ pub mod matcher;
 pub mod native;
 pub mod pattern;
 pub mod pod;
+pub mod roster;
 pub mod snapshot;
 
 pub use batch::{Batch, CgroupKey, Hierarchy, Increment, OwnerKey, Row};
@@ -22,6 +23,7 @@ pub use labels::{Label, Labels};
 pub use matcher::{MatchOp, Matcher};
 pub use native::{Buckets, NativeHistogram, ResetHint};
 pub use pod::{Digest, Pod, PodContainer, Pods, Workload};
+pub use roster::{OwnerKind, Roster, RosterEntry};
 pub use snapshot::{Family, LateOwner, Series, Snapshot, Value};
 
 /// Nanoseconds in a second: the kernel counts the former, metrics speak the latter.

@@ -25,5 +25,7 @@ pub mod pty;
 pub mod python;
 pub mod recording;
 pub mod remote_write;
+pub mod schemathesis;
+pub mod sse;
 pub mod work;
 pub mod workload;

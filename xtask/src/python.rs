@@ -14,7 +14,8 @@ use crate::{cache, shell};
 const ENTRY: &str = "tools/python";
 
 /// An environment: its name and what is in it.
-const ENVIRONMENTS: [(&str, &[&str]); 2] = [
+const ENVIRONMENTS: [(&str, &[&str]); 3] = [
+    ("schemathesis", &["schemathesis==4.32.5"]),
     // As FLUIDOS pins it, and the newest, which has what it computes with apart.
     ("prometheus-api-client-0.5.4", &["prometheus-api-client==0.5.4"]),
     ("prometheus-api-client-0.7.2", &["prometheus-api-client==0.7.2", "numpy==2.4.6"]),

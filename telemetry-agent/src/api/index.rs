@@ -9,12 +9,16 @@ pub(super) const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Path and purpose of what the index lists.
-const ENDPOINTS: [(&str, &str); 4] = [
+const ENDPOINTS: [(&str, &str); 8] = [
     ("/metrics", "the latest values, in the Prometheus text format or OpenMetrics"),
     (
         "/api/v1/query?query=telemetry_agent_ticks_total",
         "answers to PromQL, through the HTTP API of Prometheus",
     ),
+    ("/v1/status", "what is counted, what was lost, whether the books balance"),
+    ("/v1/owners", "pods, containers and units, with their identities"),
+    ("/v1/events", "what happened; as it happens with Accept: text/event-stream"),
+    ("/v1/openapi.json", "the description of everything under /v1"),
     ("/livez", "whether the agent does its work"),
     ("/readyz?verbose", "whether its answers mean anything, check by check"),
 ];

@@ -19,6 +19,7 @@ mod server;
 mod stats;
 #[cfg(test)]
 mod tests;
+pub mod v1;
 mod wire;
 pub mod write;
 
@@ -36,6 +37,7 @@ pub use prometheus::Prometheus;
 pub use security::Security;
 pub use server::{bind, serve};
 pub use stats::{HttpStats, METRICS};
+pub use v1::V1;
 pub use write::Receiver;
 
 /// Limits of the HTTP side.
@@ -81,6 +83,8 @@ pub struct Deps {
     pub pushes: Arc<Receiver>,
     /// Who may ask, and over what.
     pub security: Arc<Security>,
+    /// What answers at our own root.
+    pub own: Arc<V1>,
 }
 
 /// What the agent knows of its own health.

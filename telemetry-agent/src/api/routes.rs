@@ -19,7 +19,7 @@ use tower::ServiceExt as _;
 
 use super::pages::{Form, Pages};
 use super::stats::Handler;
-use super::{Check, Coding, Deps, index, prometheus, write};
+use super::{Check, Coding, Deps, index, prometheus, v1, write};
 use crate::expose;
 
 /// Longest path and query answered. Scrapers' have 15 bytes and a few parameters.
@@ -66,6 +66,9 @@ impl Routes {
 
     /// What a request may take beyond the time that any may.
     pub(super) fn allowance<B>(&self, request: &axum::http::Request<B>) -> Duration {
+        if let Some(length) = v1::stream_allowance(request) {
+            return length;
+        }
         if is_api(request.uri().path()) { self.deps.queries.timeout() } else { Duration::ZERO }
     }
 
@@ -78,6 +81,7 @@ impl Routes {
             Some(refusal) => refusal,
             None if is_push(request.uri().path()) => Arc::clone(&self.deps.pushes).answer(request).await,
             None if is_api(request.uri().path()) => Arc::clone(&self.deps.queries).answer(request).await,
+            None if is_own(request.uri().path()) => Arc::clone(&self.deps.own).answer(request).await,
             None => match self.router.oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -107,6 +111,7 @@ fn handler_of(path: &str) -> Handler {
         "/" => Handler::Index,
         path if is_push(path) => Handler::Write,
         path if is_api(path) => Handler::Api(prometheus::handler(path)),
+        path if is_own(path) => Handler::Api(v1::handler(path)),
         _ => Handler::Unknown,
     }
 }
@@ -118,6 +123,10 @@ fn is_push(path: &str) -> bool {
 fn is_api(path: &str) -> bool {
     path.strip_prefix(prometheus::PREFIX).is_some_and(|rest| rest.starts_with('/'))
         || path == prometheus::federate::PATH
+}
+
+fn is_own(path: &str) -> bool {
+    path.strip_prefix(v1::PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Slashes that follow each other count as one: clients join a base that ends in a slash with a path that begins with one.
@@ -147,14 +156,16 @@ fn refusal(request: &Request) -> Option<Response> {
     let (uri_len_max, body_len_max, is_read) = match uri.path() {
         path if is_push(path) => (URI_LEN_MAX, write::BODY_BYTES_MAX as u64, true),
         path if is_api(path) => (API_URI_LEN_MAX, prometheus::FORM_BYTES_MAX as u64, true),
+        path if is_own(path) => (v1::URI_LEN_MAX, BODY_LEN_MAX, false),
         _ => (URI_LEN_MAX, BODY_LEN_MAX, false),
     };
     let body = request.body().size_hint();
     let is_too_large = body.lower() > body_len_max || body.upper().map_or(!is_read, |len| len > body_len_max);
+    let refused = if is_own(uri.path()) { v1::refused } else { plain };
     let mut response = if uri_len > uri_len_max {
-        plain(StatusCode::URI_TOO_LONG, format!("the path and query may have {uri_len_max} bytes\n"))
+        refused(StatusCode::URI_TOO_LONG, format!("the path and query may have {uri_len_max} bytes\n"))
     } else if is_too_large {
-        plain(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have {body_len_max} bytes\n"))
+        refused(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have {body_len_max} bytes\n"))
     } else {
         return None;
     };

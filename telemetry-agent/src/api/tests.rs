@@ -89,9 +89,19 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let health = Arc::new(Said::default());
         let db = db();
+        let latest = Arc::new(Latest::default());
+        let said = Arc::clone(&health) as Arc<dyn Health>;
+        let own = super::V1::new(super::v1::Parts {
+            latest: Arc::clone(&latest),
+            health: Arc::clone(&said),
+            journal: crate::journal::Journal::new(&Default::default()).0,
+            facts: super::v1::Facts::default(),
+            gzip_min_bytes: 1024,
+        });
         let deps = Deps {
-            latest: Arc::new(Latest::default()),
-            health: Arc::clone(&health) as Arc<dyn Health>,
+            latest,
+            health: said,
+            own: Arc::new(own),
             observe: Arc::new(HttpStats::new(Timestamp(0))),
             queries: queries(Arc::clone(&db)),
             pushes: Arc::new(Receiver::new(db)),

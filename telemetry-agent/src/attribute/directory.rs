@@ -8,6 +8,7 @@
 
 mod described;
 mod naming;
+mod roster;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::{Config, Owner};
 
 use naming::Pod;
 pub use naming::{Details, Refused, Renamed, Wanted};
+pub use roster::Change;
 
 /// An owner's number: never given twice in one run, so that a count can never slip to another owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,6 +94,11 @@ pub struct Directory {
     next_owner: u64,
     next_grave: u64,
     stats: Stats,
+    /// Counts what a roster shows.
+    version: u64,
+    /// Cgroups that came and went since the last [`Directory::take_changes`].
+    changes: Vec<Change>,
+    changes_lost: u64,
 }
 
 /// When, and a number that makes it unique.
@@ -176,6 +183,9 @@ impl Directory {
             next_owner: OwnerId::FIRST_FREE,
             next_grave: 0,
             stats: Stats::default(),
+            version: 0,
+            changes: Vec::new(),
+            changes_lost: 0,
         };
         for (id, owner) in [
             (OwnerId::KERNEL, Owner::Kernel),
@@ -190,7 +200,9 @@ impl Directory {
 
     /// A cgroup exists since `born`: the kernel said so. Known ones stay as they are; a renamed one changes its owner.
     pub fn born(&mut self, key: CgroupKey, path: &[u8], born: Instant, now: Instant) {
-        self.remember(key, path, Some(born), now);
+        if self.remember(key, path, Some(born), now) {
+            self.note_birth(key);
+        }
     }
 
     /// A cgroup has ended: the kernel said so. It resolves until its tombstone goes.
@@ -268,7 +280,10 @@ impl Directory {
         let this_walk = self.stats.walks_total;
         let result = walk(self.paths_max, &mut |key, path| {
             let is_new = self.remember(key, path, None, now);
-            self.stats.repaired_births_total += u64::from(is_new && !is_first);
+            if is_new && !is_first {
+                self.stats.repaired_births_total += 1;
+                self.note_birth(key);
+            }
             if let Some(cgroup) = self.cgroups.get_mut(&key) {
                 cgroup.walk = this_walk;
             }
@@ -306,6 +321,11 @@ impl Directory {
     /// Whether the cgroup was not known as living before.
     fn remember(&mut self, key: CgroupKey, path: &[u8], born: Option<Instant>, now: Instant) -> bool {
         let Found { owner, qos, runtime, is_nested } = Found::of_path(path);
+        self.version += u64::from(
+            self.cgroups
+                .get(&key)
+                .is_none_or(|known| known.grave.is_some() || self.ids.get(&owner) != Some(&known.owner)),
+        );
         let details = || Details { qos, runtime, ..Details::default() };
         if let Some(cgroup) = self.cgroups.get(&key) {
             let (before, grave) = (cgroup.owner, cgroup.grave);
@@ -348,6 +368,7 @@ impl Directory {
         if let Some(cgroup) = self.cgroups.get_mut(&key) {
             cgroup.grave = Some(grave);
         }
+        self.note_death(key, owner);
     }
 
     fn bury_unseen(&mut self, walk: u64, now: Instant) {
@@ -429,6 +450,7 @@ impl Directory {
         if known.references == 0
             && let Some(known) = self.owners.remove(&id)
         {
+            self.version += 1;
             self.ids.remove(&known.owner);
             self.gone.push(id);
             self.forget_name(id, &known);

@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use cgroupfs::{Error, Mode, Mounts, Walked};
-pub use directory::{Directory, OwnerId, Renamed, Stats};
+pub use directory::{Change, Directory, OwnerId, Renamed, Stats};
 pub use metrics::{METRICS, families};
 pub use names::Namer;
 pub use nested::OwnTree;

@@ -21,7 +21,7 @@ pub use events::{CgroupEvent, Events};
 pub use info::ProgramRuns;
 pub use mapped::Mapped;
 pub use object::{Block, Error, HierarchyTags, Kernel, MapState, Network, Options, Scheduler, available};
-pub use programs::{Family, Program, ProgramState, program_names};
+pub use programs::{DISABLED, Family, Program, ProgramState, program_names};
 pub use slots::{Cells, Slots};
 
 use telemetry_ebpf::Abi;

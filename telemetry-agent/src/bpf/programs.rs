@@ -11,6 +11,9 @@ use super::btf::Btf;
 use super::fields;
 use super::object::Options;
 
+/// What is said of a program that is not wanted.
+pub const DISABLED: &str = "disabled by the configuration";
+
 /// A group of programs that makes sense together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
@@ -113,7 +116,7 @@ pub(super) fn attach_all(
         let wanted = program.family == Family::Identity || options.families.contains(&program.family);
         let mut state = ProgramState { program, loaded: false, attached: false, error: None };
         if options.disabled.iter().any(|name| name == program.name) || !wanted {
-            state.error = Some("disabled by the configuration".to_owned());
+            state.error = Some(DISABLED.to_owned());
         } else {
             match attach(object, program, options, kernel_btf, &mut state.loaded) {
                 Ok(()) => state.attached = true,

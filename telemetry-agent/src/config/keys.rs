@@ -313,6 +313,26 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Integer(100, 10_000_000),
         help: "Series of one family at one time, with the same rule.",
     },
+    Key {
+        name: "events.retention",
+        kind: Kind::Duration(Duration::from_secs(60), Duration::from_secs(10 * 366 * 86400)),
+        help: "How long events are kept: cgroups that came and went, hooks that failed, what was lost.",
+    },
+    Key {
+        name: "events.events_max",
+        kind: Kind::Integer(64, 10_000_000),
+        help: "Events that are kept; the oldest go first.",
+    },
+    Key {
+        name: "events.bytes_max",
+        kind: Kind::Integer(1 << 16, 1 << 36),
+        help: "Bytes of the events that are kept; the oldest go first.",
+    },
+    Key {
+        name: "events.streams_max",
+        kind: Kind::Integer(0, 1024),
+        help: "Clients that are told events as they happen, at one time. Each holds one of http.connections_max.",
+    },
 ];
 
 // === impl Kind ===

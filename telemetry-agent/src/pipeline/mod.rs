@@ -4,6 +4,7 @@
 //! signals and owners; knows no hook, no map and no format.
 
 mod audit;
+mod changes;
 mod metrics;
 mod series;
 
@@ -15,6 +16,7 @@ use telemetry_model::clock::Timestamp;
 use telemetry_model::{Batch, CgroupKey, Family, OwnerKey, Pods, Row, Snapshot};
 
 use crate::attribute::{self, Directory, Mounts, Namer, OwnTree, OwnerId};
+use crate::journal::Journal;
 use crate::signal::{CgroupEvent, Drains};
 use crate::store::Latest;
 
@@ -57,6 +59,8 @@ pub struct Parts {
     pub own: OwnTree,
     /// Where the values go.
     pub latest: Arc<Latest>,
+    /// Where it is told which cgroups came and went.
+    pub journal: Arc<Journal>,
     /// What else is said with every tick.
     pub sources: Vec<Source>,
 }
@@ -73,6 +77,8 @@ pub struct Pipeline {
     nameless_order: VecDeque<CgroupKey>,
     /// Announcements that were lost when the tree was last read.
     events_lost: u64,
+    /// The directory's version that the newest list of owners shows.
+    roster_version: Option<u64>,
 }
 
 // === impl Pipeline ===
@@ -90,6 +96,7 @@ impl Pipeline {
             nameless: HashSet::new(),
             nameless_order: VecDeque::new(),
             events_lost: 0,
+            roster_version: None,
         };
         let now = Instant::now();
         pipeline.walk(now);
@@ -119,6 +126,8 @@ impl Pipeline {
         self.parts.directory.expose_due(now, NAME_PATIENCE);
         self.attribute(batch, now, at);
         self.rename();
+        // Births and deaths that a walk found, before their owners may be forgotten.
+        self.tell_changes();
         let gone = self.parts.directory.expire(now);
         self.totals.forget(&gone);
         self.publish(at);
@@ -132,6 +141,7 @@ impl Pipeline {
             directory.describe(pods, now);
         }
         namer.work(directory, now);
+        self.tell_changes();
     }
 
     fn take_events(&mut self, now: Instant) {
@@ -272,8 +282,13 @@ impl Pipeline {
     fn rename(&mut self) {
         for renamed in self.parts.directory.take_renamed() {
             let directory = &self.parts.directory;
+            changes::tell_names(directory, &renamed, &self.parts.journal);
             self.totals.rename(renamed, view(directory, renamed.to));
         }
+    }
+
+    fn tell_changes(&mut self) {
+        changes::tell(&mut self.parts.directory, &self.parts.journal);
     }
 
     /// Reads the tree again after announcements were lost: a death that nobody heard of would keep its slot for ever.
@@ -308,6 +323,11 @@ impl Pipeline {
         families.extend(attribute::families(&self.parts.directory, &self.parts.namer));
         for source in &mut self.parts.sources {
             families.extend(source());
+        }
+        let version = self.parts.directory.version();
+        if self.roster_version != Some(version) {
+            self.roster_version = Some(version);
+            self.parts.latest.publish_roster(self.parts.directory.roster());
         }
         self.parts.latest.publish(Snapshot::new(at, families));
     }

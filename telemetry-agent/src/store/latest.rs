@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use telemetry_model::Snapshot;
+use telemetry_model::{Roster, Snapshot};
 
 use super::recorder::Queue;
 
@@ -12,6 +12,7 @@ use super::recorder::Queue;
 #[derive(Default)]
 pub struct Latest {
     snapshot: RwLock<Arc<Snapshot>>,
+    roster: RwLock<Arc<Roster>>,
     queue: Option<Queue>,
 }
 
@@ -21,7 +22,7 @@ impl Latest {
     /// Latest values that are recorded, too.
     #[must_use]
     pub fn recorded(queue: Queue) -> Self {
-        Self { snapshot: RwLock::default(), queue: Some(queue) }
+        Self { snapshot: RwLock::default(), roster: RwLock::default(), queue: Some(queue) }
     }
 
     /// The values of the newest tick; empty before the first.
@@ -29,6 +30,17 @@ impl Latest {
     pub fn get(&self) -> Arc<Snapshot> {
         // A panic while the lock was held cannot have left half a snapshot: only the pointer changes.
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The owners as they were known when they changed last.
+    #[must_use]
+    pub fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Publishes the owners, when they are others than before.
+    pub fn publish_roster(&self, roster: Roster) {
+        *self.roster.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roster);
     }
 
     /// Publishes a tick, and gives it to the store.

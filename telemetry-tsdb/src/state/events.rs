@@ -100,6 +100,61 @@ impl<'a> Events<'a> {
         Ok(page)
     }
 
+    /// Events that come after a time and number, up to a time, that are wanted, the oldest first; `max` at most.
+    ///
+    /// # Errors
+    /// If none can be read at all.
+    pub fn onward(
+        &self,
+        (at_ms, number): (i64, u64),
+        to_ms: i64,
+        max: usize,
+        is_wanted: &dyn Fn(&Event) -> bool,
+    ) -> Result<Page, Error> {
+        let (from, to) = (frame::time_key(at_ms, number), frame::time_key(to_ms, u64::MAX));
+        let mut page = Page::default();
+        if from >= to {
+            return Ok(page);
+        }
+        self.scan((Bound::Excluded(&from), Bound::Included(&to)), Way::Up, &mut |event| {
+            if event.as_ref().is_ok_and(|event| !is_wanted(event)) {
+                return ControlFlow::Continue(());
+            }
+            if page.events.len() >= max {
+                page.is_cut = true;
+                return ControlFlow::Break(());
+            }
+            page.take(event);
+            ControlFlow::Continue(())
+        })?;
+        Ok(page)
+    }
+
+    /// The event with the lowest number.
+    ///
+    /// # Errors
+    /// If none can be read at all.
+    pub fn oldest(&self) -> Result<Option<Event>, Error> {
+        // Only if the clock was ever set back must all be read.
+        let is_in_order = self.state.ledger().is_in_order;
+        let mut oldest: Option<Event> = None;
+        self.scan((Bound::Unbounded, Bound::Unbounded), Way::Up, &mut |event| {
+            if let Ok(event) = event
+                && oldest.as_ref().is_none_or(|oldest| event.number < oldest.number)
+            {
+                oldest = Some(event);
+            }
+            if is_in_order && oldest.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(oldest)
+    }
+
+    /// Whether events with later times have higher numbers, so that a reader may go on by time and number.
+    #[must_use]
+    pub fn is_in_order(&self) -> bool {
+        self.state.ledger().is_in_order
+    }
+
     /// Events with higher numbers than a reader has seen, in the order of their numbers; `max` at most.
     ///
     /// # Errors

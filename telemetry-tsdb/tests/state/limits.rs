@@ -89,6 +89,15 @@ fn events_are_read_by_time_and_behind_a_number_even_if_the_clock_is_set_back() {
         assert_eq!(numbers(cut), [3, 4]);
         assert_eq!(numbers(state.events().after(6, 99).unwrap()), [0; 0]);
         assert_eq!(state.events().newest().unwrap().unwrap().number, 6);
+        assert_eq!(state.events().oldest().unwrap().unwrap().number, 1);
+        assert!(!state.events().is_in_order());
+        let odd = |event: &telemetry_tsdb::state::Event| event.number % 2 == 1;
+        let onward = |after, max| state.events().onward(after, NOW + 9, max, &odd).unwrap();
+        assert_eq!(numbers(onward((i64::MIN, 0), 99)), [5, 1, 3]);
+        assert_eq!(numbers(onward((NOW + 5, 1), 99)), [3]);
+        let cut = onward((i64::MIN, 0), 2);
+        assert!(cut.is_cut);
+        assert_eq!(numbers(cut), [5, 1]);
     };
     check(&state);
     drop(state);

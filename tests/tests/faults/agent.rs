@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use telemetry_tests::agent::{self, Agent, Outcome, Settings};
 use telemetry_tests::host::{eventually, kernel_test};
+use telemetry_tests::http;
 use telemetry_tests::loopdev::Mount;
 use telemetry_tests::page::Page;
 
@@ -104,6 +105,13 @@ fn a_full_disk_leaves_the_page_alive_and_is_taken_up_again() {
             .page_when("durable again", RECOVERY_LIMIT, |page| is(page, "durable"))
             .with_context(|| agent.log())?;
         ensure!(promise(&page) > full && full >= before, "{before}, {full}, {}", promise(&page));
+        // What happened meanwhile is told, now that there is room to write it.
+        eventually("both events are told", RECOVERY_LIMIT, || {
+            let path = "/v1/events?kind=store_degraded,store_recovered";
+            let told = String::from_utf8(http::get(agent.address(), path, &[])?.body)?;
+            Ok(told.contains("\"store_degraded\"") && told.contains("\"store_recovered\""))
+        })
+        .with_context(|| agent.log())?;
         agent.kill()?;
         tsdb(&data, &["verify"])?;
         let there = times(&data)?;

@@ -123,6 +123,8 @@ fn full_node() -> Directory {
             let bundle = Bundle { names, pod_uid: uid.clone(), image };
             assert_eq!(directory.name(owner, &bundle, now), Ok(()));
         }
+        // Events are told of as they come.
+        assert_eq!(directory.take_changes().1, 0);
     }
     let last =
         OwnerKey::Cgroup(CgroupKey { hierarchy: Hierarchy::Blkio, id: 100 + PODS * 8 - 8 + CONTAINERS });

@@ -35,6 +35,7 @@ impl Directory {
             }
         }
         self.descriptions = pods;
+        self.version += 1;
         let is_unnamed = |known: &Known| {
             known.name.is_none()
                 && matches!(&known.owner, Owner::Container { pod_uid, .. }
@@ -97,6 +98,7 @@ impl Directory {
     /// The labels of a named owner are final now: with its workload's name, where that is known.
     pub(super) fn settle(&mut self, id: OwnerId) {
         self.waiting.remove(&id);
+        self.version += 1;
         let uid = self.owners.get(&id).and_then(|known| known.details.as_ref()).map(|d| d.pod_uid.clone());
         let workload = uid.and_then(|uid| self.description(&uid).map(|pod| pod.workload.clone()));
         if let Some(known) = self.owners.get_mut(&id) {

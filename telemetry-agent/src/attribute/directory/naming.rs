@@ -231,6 +231,7 @@ impl Directory {
     ) {
         let Some(known) = self.owners.get_mut(&id) else { return };
         let was_exposed = known.late.is_some();
+        self.version += 1;
         known.waits_since = None;
         let by_path = known.details.take();
         let (qos, runtime) = by_path.map_or(("", ""), |details| (details.qos, details.runtime));

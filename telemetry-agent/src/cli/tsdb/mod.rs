@@ -3,6 +3,7 @@
 //! Reading needs no lock and works beside a running agent: it sees what is on disk at one moment. Only `import`
 //! writes; it needs the store for itself.
 
+mod events;
 mod look;
 mod transfer;
 
@@ -39,6 +40,9 @@ pub enum Command {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Print what happened: cgroups that came and went, hooks that failed, losses.
+    #[command(after_help = "The agent must not run: while it does, /v1/events has them. Reads only.")]
+    Events(events::Events),
     /// Print samples as OpenMetrics text.
     #[command(
         after_help = "Example: telemetry-agent tsdb dump --from 2h --match '__name__=~\"kernel_cpu.*\"'"
@@ -137,6 +141,7 @@ pub fn run(command: &Command, data_dir: &Path, config: &store::Config) -> Result
     match command {
         Command::Stat { output } => look::stat(&dir, *output),
         Command::Verify { quiet } => look::verify(&dir, *quiet),
+        Command::Events(events) => events.run(data_dir, transfer::now()),
         Command::Dump(selector) => transfer::dump(&dir, selector),
         Command::Export { selector, format, file } => transfer::export(&dir, selector, *format, file),
         Command::Import { format, lenient, quiet, path } => {

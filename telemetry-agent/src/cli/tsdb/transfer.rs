@@ -243,7 +243,7 @@ fn report(taken: &Taken, config: &store::Config) {
     }
 }
 
-fn now() -> i64 {
+pub fn now() -> i64 {
     SystemClock::default().now_ms()
 }
 
