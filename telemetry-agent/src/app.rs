@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::prometheus::Facts;
-use crate::api::{self, Check, Health, HttpStats, Prometheus, Receiver};
+use crate::api::{self, Check, Health, HttpStats, OtlpReceiver, Prometheus, Receiver};
 use crate::attribute::{Directory, Mounts, Namer, OwnTree};
 use crate::bpf::{self, Family as Programs, HierarchyTags, Kernel, privileges};
 use crate::config::{Config, KernelConfig};
@@ -106,6 +106,7 @@ struct Pulse {
 /// Whatever keeps the agent from starting; nothing is left half-started.
 pub fn run(config: Config) -> Result<(), Failure> {
     let listener = bind(&config)?;
+    let grpc = bind_grpc(&config)?;
     let _lock = lock(&config.data_dir)?;
     let mounts = discover(&config)?;
     let drains = Drains::open(load(&config, &mounts)?);
@@ -117,6 +118,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let http = Arc::new(HttpStats::new(Timestamp::of(SystemTime::now())));
     let queries = queries(&config, &db);
     let pushes = Arc::new(Receiver::new(Arc::clone(&db)));
+    let otlp = Arc::new(OtlpReceiver::new(Arc::clone(&db), &config.otlp));
     let (pods, mut seen) = (Arc::new(Known::default()), 0);
     let pipeline = Pipeline::new(Parts {
         drains,
@@ -129,7 +131,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         own: OwnTree::of(&mounts),
         mounts,
         latest: Arc::clone(&latest),
-        sources: sources(&pulse, (&http, &queries, &pushes, &pods), &db, queue),
+        sources: sources(&pulse, (&http, &queries, &pushes, &otlp, &pods), &db, queue),
     });
     drop_privileges()?;
     let tick = config.tick;
@@ -141,9 +143,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
         })
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))?;
     let writer = spawn_recorder(recorder, &pulse)?;
-    let deps = api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http, queries, pushes };
+    let deps =
+        api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http, queries, pushes, otlp };
     bpf::startup::forget_code();
-    let served = serve(listener, deps, &config, pods);
+    let served = serve((listener, grpc), deps, &config, pods);
     pulse.stop.store(true, Ordering::Relaxed);
     if worker.join().is_err() {
         tracing::error!("the pipeline ended in a panic");
@@ -173,6 +176,18 @@ fn bind(config: &Config) -> Result<TcpListener, Failure> {
         };
         Failure::new(code, format!("listen on {}: {error}; {remedy}", config.listen))
     })
+}
+
+/// The port of gRPC, if there is to be one.
+fn bind_grpc(config: &Config) -> Result<Option<TcpListener>, Failure> {
+    // The configuration holds an address or nothing.
+    let Ok(address) = config.otlp_grpc.parse() else { return Ok(None) };
+    let bound = api::bind(address).map_err(|error| {
+        let text = format!("listen on {address}: {error}; choose another address for otlp_grpc");
+        Failure::new(sysexits::UNAVAILABLE, text)
+    })?;
+    tracing::info!(%address, "listening for gRPC");
+    Ok(Some(bound))
 }
 
 /// Makes the data directory and takes it for this process alone.
@@ -366,17 +381,25 @@ fn drop_privileges() -> Result<(), Failure> {
 /// What else every snapshot says.
 fn sources(
     pulse: &Arc<Pulse>,
-    (http, queries, pushes, pods): (&Arc<HttpStats>, &Arc<Prometheus>, &Arc<Receiver>, &Arc<Known>),
+    (http, queries, pushes, otlp, pods): (
+        &Arc<HttpStats>,
+        &Arc<Prometheus>,
+        &Arc<Receiver>,
+        &Arc<OtlpReceiver>,
+        &Arc<Known>,
+    ),
     db: &Arc<Db>,
     queue: Queue,
 ) -> Vec<Source> {
     let (pulse, http, db) = (Arc::clone(pulse), Arc::clone(http), Arc::clone(db));
     let (queries, pushes, pods) = (Arc::clone(queries), Arc::clone(pushes), Arc::clone(pods));
+    let otlp = Arc::clone(otlp);
     vec![
         Box::new(process::families),
         Box::new(move || http.families()),
         Box::new(move || queries.families()),
         Box::new(move || pushes.families()),
+        Box::new(move || otlp.families()),
         Box::new(move || pods.families()),
         Box::new(move || own_families(&pulse)),
         Box::new(move || store::families(&db, &queue)),
@@ -431,17 +454,26 @@ fn beat(mut pipeline: Pipeline, tick: Duration, pulse: &Pulse) {
 }
 
 /// Serves until a signal asks for the end.
-fn serve(listener: TcpListener, deps: api::Deps, config: &Config, pods: Arc<Known>) -> std::io::Result<()> {
+fn serve(
+    (listener, grpc): (TcpListener, Option<TcpListener>),
+    deps: api::Deps,
+    config: &Config,
+    pods: Arc<Known>,
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("query")
-        .max_blocking_threads(config.query.concurrency + api::write::CONCURRENCY)
+        .max_blocking_threads(config.query.concurrency + api::write::CONCURRENCY + api::otlp::CONCURRENCY)
         .build()?;
     let address = listener.local_addr()?;
     let served = runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        if let Some(grpc) = grpc {
+            // It ends with the stop that it watches, or with the runtime.
+            tokio::spawn(api::grpc::serve(grpc, Arc::clone(&deps.otlp), stopped.clone()));
+        }
         let server = api::serve(listener, deps, config.http.clone(), config.exposition.clone(), stopped);
         tokio::pin!(server);
         tracing::info!(%address, "listening");

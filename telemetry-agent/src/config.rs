@@ -34,6 +34,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub struct Config {
     /// Where the HTTP side listens. Only this host by default: pages name every workload of the node.
     pub listen: SocketAddr,
+    /// Where OpenTelemetry's metrics are taken over gRPC; empty for nowhere.
+    pub otlp_grpc: String,
     /// Directory for what outlives the process; it holds the lock that keeps a second agent out.
     pub data_dir: PathBuf,
     /// How often the kernel's counts are read.
@@ -51,6 +53,8 @@ pub struct Config {
     pub http: api::Config,
     /// Limits of queries.
     pub query: api::prometheus::Config,
+    /// How OpenTelemetry's metrics become series.
+    pub otlp: api::otlp::Config,
     /// What a page looks like.
     pub exposition: expose::Config,
     /// What is kept, and how long.
@@ -171,6 +175,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9632)),
+            otlp_grpc: String::new(),
             data_dir: "/var/lib/telemetry".into(),
             tick: Duration::from_secs(5),
             log: LogConfig::default(),
@@ -179,6 +184,7 @@ impl Default for Config {
             kubernetes: KubernetesConfig::default(),
             http: api::Config::default(),
             query: api::prometheus::Config::default(),
+            otlp: api::otlp::Config::default(),
             exposition: expose::Config::default(),
             store: store::Config::default(),
         }

@@ -28,6 +28,8 @@ const SWEEPS: &str = "telemetry_agent_drain_duration_seconds_count";
 pub struct Settings {
     /// Between two readings of the maps.
     pub tick: Duration,
+    /// Lines of the configuration before its tables.
+    pub lines: Vec<String>,
     /// Lines of the configuration's `[kernel]` table.
     pub kernel: Vec<String>,
     /// Lines of its `[attribution]` table.
@@ -62,6 +64,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             tick: Duration::from_millis(100),
+            lines: Vec::new(),
             kernel: Vec::new(),
             attribution: Vec::new(),
             through: Vec::new(),
@@ -80,6 +83,13 @@ impl Settings {
     #[must_use]
     pub fn tick(mut self, tick: Duration) -> Self {
         self.tick = tick;
+        self
+    }
+
+    /// One more line before the tables.
+    #[must_use]
+    pub fn line(mut self, line: &str) -> Self {
+        self.lines.push(line.to_owned());
         self
     }
 
@@ -159,6 +169,9 @@ impl Settings {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "data_dir = {:?}\ntick = \"{}ms\"", dir.join("data"), self.tick.as_millis());
+        for line in &self.lines {
+            let _ = writeln!(text, "{line}");
+        }
         for (table, lines) in [("kernel", &self.kernel), ("attribution", &self.attribution)] {
             if !lines.is_empty() {
                 let _ = writeln!(text, "[{table}]\n{}", lines.join("\n"));

@@ -7,8 +7,10 @@
 //! take its answer, or to do nothing. A client that stalls costs itself its connection and nobody else anything.
 
 mod connection;
+pub mod grpc;
 mod gzip;
 mod index;
+pub mod otlp;
 mod pages;
 pub mod prometheus;
 mod routes;
@@ -27,6 +29,7 @@ use crate::human_duration;
 use crate::store::Latest;
 
 pub use gzip::compress;
+pub use otlp::OtlpReceiver;
 pub use prometheus::Prometheus;
 pub use server::{bind, serve};
 pub use stats::{HttpStats, METRICS};
@@ -65,6 +68,8 @@ pub struct Deps {
     pub queries: Arc<Prometheus>,
     /// What takes pushes in.
     pub pushes: Arc<Receiver>,
+    /// What takes pushes of OpenTelemetry in.
+    pub otlp: Arc<OtlpReceiver>,
 }
 
 /// What the agent knows of its own health.

@@ -13,6 +13,7 @@ pub static METRICS: &[&[Desc]] = &[
     &[REQUESTS, DURATION, CONNECTIONS, REJECTED, CLOSED, ACCEPT_ERRORS],
     super::prometheus::METRICS,
     super::write::METRICS,
+    super::otlp::METRICS,
 ];
 
 const REQUESTS: Desc = Desc {
@@ -91,6 +92,8 @@ pub(super) enum Handler {
     Api(&'static str),
     /// Remote write.
     Write,
+    /// OpenTelemetry's metrics.
+    Otlp,
     /// No route of ours: one label value, whatever the path was.
     Unknown,
 }
@@ -135,6 +138,7 @@ impl Handler {
             Self::Index => "/",
             Self::Api(path) => path,
             Self::Write => "/write",
+            Self::Otlp => "/v1/metrics",
             Self::Unknown => "unknown",
         }
     }

@@ -12,8 +12,11 @@ use telemetry_model::clock::Timestamp;
 use telemetry_tsdb::db::Db;
 use tokio::sync::watch;
 
+use super::otlp;
 use super::prometheus::{self, Facts};
-use super::{Check, Config, Deps, Health, HttpStats, METRICS, Prometheus, Receiver, bind, serve};
+use super::{
+    Check, Config, Deps, Health, HttpStats, METRICS, OtlpReceiver, Prometheus, Receiver, bind, serve,
+};
 use crate::expose::{self, Format, fixture};
 use crate::store::Latest;
 
@@ -80,6 +83,7 @@ impl Server {
             health: Arc::clone(&health) as Arc<dyn Health>,
             observe: Arc::new(HttpStats::new(Timestamp(0))),
             queries: queries(Arc::clone(&db)),
+            otlp: Arc::new(OtlpReceiver::new(Arc::clone(&db), &otlp::Config::default())),
             pushes: Arc::new(Receiver::new(db)),
         };
         let (stop, stopped) = watch::channel(false);

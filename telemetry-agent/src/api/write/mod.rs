@@ -7,7 +7,7 @@
 mod decode;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(super) mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,0 +1,52 @@
+//! OpenTelemetry's own SDK pushes to the agent: every kind of point, over HTTP and gRPC, and each arrives as it was.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use telemetry_tests::agent::{Settings, free_address};
+use telemetry_tests::host::{Skip, claim, kernel_test};
+
+const SCRIPT: &str = include_str!("push.py");
+const PACKAGES: [&str; 3] = [
+    "opentelemetry-sdk==1.38.0",
+    "opentelemetry-exporter-otlp-proto-http==1.38.0",
+    "opentelemetry-exporter-otlp-proto-grpc==1.38.0",
+];
+
+/// A Python with the SDK, made once below the target folder.
+fn python() -> Result<PathBuf> {
+    let executable = std::env::current_exe()?;
+    let target = executable.parent().and_then(|dir| dir.parent()).context("folder of the tests")?;
+    let dir = target.join("python-otlp");
+    let python = dir.join("bin/python");
+    let has_all = || {
+        let words = "import opentelemetry.exporter.otlp.proto.grpc, opentelemetry.exporter.otlp.proto.http, opentelemetry.sdk";
+        Command::new(&python).args(["-c", words]).output().is_ok_and(|output| output.status.success())
+    };
+    if has_all() {
+        return Ok(python);
+    }
+    let made = Command::new("python3").args(["-m", "venv"]).arg(&dir).output();
+    if made.is_ok_and(|output| output.status.success()) {
+        let _ = Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES).output();
+    }
+    if has_all() {
+        return Ok(python);
+    }
+    Err(Skip("no Python with venv, or OpenTelemetry's SDK cannot be had".to_owned()).into())
+}
+
+#[test]
+fn every_kind_of_point_arrives_by_every_way() {
+    kernel_test(|| {
+        let python = python()?;
+        let grpc = free_address()?;
+        let agent = Settings::new().line(&format!("otlp_grpc = \"{grpc}\"")).start()?;
+        let base = format!("http://{}", agent.address());
+        let output = Command::new(&python).args(["-c", SCRIPT, &base, &grpc.to_string()]).output()?;
+        claim(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        claim(said.trim() == "all 6 ways", || format!("{said:?}"))
+    });
+}
