@@ -21,8 +21,9 @@ use telemetry_tsdb::db::Db;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::api::grpc::Service;
 use crate::api::prometheus::Facts;
-use crate::api::{self, Check, Health, HttpStats, OtlpReceiver, Prometheus, Receiver};
+use crate::api::{self, Check, Health, HttpStats, OtlpReceiver, Prometheus, Receiver, ThanosStore};
 use crate::attribute::{Directory, Mounts, Namer, OwnTree};
 use crate::bpf::{self, Family as Programs, HierarchyTags, Kernel, privileges};
 use crate::config::{Config, KernelConfig};
@@ -106,7 +107,8 @@ struct Pulse {
 /// Whatever keeps the agent from starting; nothing is left half-started.
 pub fn run(config: Config) -> Result<(), Failure> {
     let listener = bind(&config)?;
-    let grpc = bind_grpc(&config)?;
+    let otlp_port = bind_grpc("otlp_grpc", &config.otlp_grpc)?;
+    let thanos_port = bind_grpc("thanos_grpc", &config.thanos_grpc)?;
     let _lock = lock(&config.data_dir)?;
     let mounts = discover(&config)?;
     let drains = Drains::open(load(&config, &mounts)?);
@@ -119,6 +121,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let queries = queries(&config, &db);
     let pushes = Arc::new(Receiver::new(Arc::clone(&db)));
     let otlp = Arc::new(OtlpReceiver::new(Arc::clone(&db), &config.otlp));
+    let thanos = thanos(&config, &db)?;
     let (pods, mut seen) = (Arc::new(Known::default()), 0);
     let pipeline = Pipeline::new(Parts {
         drains,
@@ -131,7 +134,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         own: OwnTree::of(&mounts),
         mounts,
         latest: Arc::clone(&latest),
-        sources: sources(&pulse, (&http, &queries, &pushes, &otlp, &pods), &db, queue),
+        sources: sources(&pulse, (&http, &queries, &pushes, (&otlp, &thanos), &pods), &db, queue),
     });
     drop_privileges()?;
     let tick = config.tick;
@@ -143,10 +146,11 @@ pub fn run(config: Config) -> Result<(), Failure> {
         })
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))?;
     let writer = spawn_recorder(recorder, &pulse)?;
+    let services = [(otlp_port, Service::Otlp(Arc::clone(&otlp))), (thanos_port, Service::Thanos(thanos))];
     let deps =
         api::Deps { latest, health: Arc::<Pulse>::clone(&pulse), observe: http, queries, pushes, otlp };
     bpf::startup::forget_code();
-    let served = serve((listener, grpc), deps, &config, pods);
+    let served = serve((listener, services), deps, &config, pods);
     pulse.stop.store(true, Ordering::Relaxed);
     if worker.join().is_err() {
         tracing::error!("the pipeline ended in a panic");
@@ -178,15 +182,15 @@ fn bind(config: &Config) -> Result<TcpListener, Failure> {
     })
 }
 
-/// The port of gRPC, if there is to be one.
-fn bind_grpc(config: &Config) -> Result<Option<TcpListener>, Failure> {
+/// The port of a key, if there is to be one.
+fn bind_grpc(key: &str, text: &str) -> Result<Option<TcpListener>, Failure> {
     // The configuration holds an address or nothing.
-    let Ok(address) = config.otlp_grpc.parse() else { return Ok(None) };
+    let Ok(address) = text.parse() else { return Ok(None) };
     let bound = api::bind(address).map_err(|error| {
-        let text = format!("listen on {address}: {error}; choose another address for otlp_grpc");
+        let text = format!("listen on {address}: {error}; choose another address for {key}");
         Failure::new(sysexits::UNAVAILABLE, text)
     })?;
-    tracing::info!(%address, "listening for gRPC");
+    tracing::info!(%address, key, "listening for gRPC");
     Ok(Some(bound))
 }
 
@@ -254,6 +258,14 @@ fn queries(config: &Config, db: &Arc<Db>) -> Arc<Prometheus> {
     };
     let source = Arc::new(store::History::new(Arc::clone(db)));
     Arc::new(Prometheus::new(Arc::clone(db), source, &config.query, facts))
+}
+
+/// The store as Thanos sees it.
+fn thanos(config: &Config, db: &Arc<Db>) -> Result<Arc<ThanosStore>, Failure> {
+    let (series, samples) = (config.query.series_max, config.query.samples_max);
+    let made = ThanosStore::new(Arc::clone(db), &config.thanos, series, samples);
+    made.map(Arc::new)
+        .map_err(|what| Failure::new(sysexits::CONFIG, format!("thanos.external_labels: {what}")))
 }
 
 /// The recorder's thread. A panic costs the tick it was at; it is counted, and the next one is recorded.
@@ -381,11 +393,11 @@ fn drop_privileges() -> Result<(), Failure> {
 /// What else every snapshot says.
 fn sources(
     pulse: &Arc<Pulse>,
-    (http, queries, pushes, otlp, pods): (
+    (http, queries, pushes, (otlp, thanos), pods): (
         &Arc<HttpStats>,
         &Arc<Prometheus>,
         &Arc<Receiver>,
-        &Arc<OtlpReceiver>,
+        (&Arc<OtlpReceiver>, &Arc<ThanosStore>),
         &Arc<Known>,
     ),
     db: &Arc<Db>,
@@ -393,13 +405,14 @@ fn sources(
 ) -> Vec<Source> {
     let (pulse, http, db) = (Arc::clone(pulse), Arc::clone(http), Arc::clone(db));
     let (queries, pushes, pods) = (Arc::clone(queries), Arc::clone(pushes), Arc::clone(pods));
-    let otlp = Arc::clone(otlp);
+    let (otlp, thanos) = (Arc::clone(otlp), Arc::clone(thanos));
     vec![
         Box::new(process::families),
         Box::new(move || http.families()),
         Box::new(move || queries.families()),
         Box::new(move || pushes.families()),
         Box::new(move || otlp.families()),
+        Box::new(move || thanos.families()),
         Box::new(move || pods.families()),
         Box::new(move || own_families(&pulse)),
         Box::new(move || store::families(&db, &queue)),
@@ -455,7 +468,7 @@ fn beat(mut pipeline: Pipeline, tick: Duration, pulse: &Pulse) {
 
 /// Serves until a signal asks for the end.
 fn serve(
-    (listener, grpc): (TcpListener, Option<TcpListener>),
+    (listener, services): (TcpListener, [(Option<TcpListener>, Service); 2]),
     deps: api::Deps,
     config: &Config,
     pods: Arc<Known>,
@@ -463,16 +476,22 @@ fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("query")
-        .max_blocking_threads(config.query.concurrency + api::write::CONCURRENCY + api::otlp::CONCURRENCY)
+        .max_blocking_threads(
+            config.query.concurrency
+                + api::write::CONCURRENCY
+                + api::otlp::CONCURRENCY
+                + api::thanos::CONCURRENCY,
+        )
         .build()?;
     let address = listener.local_addr()?;
     let served = runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        if let Some(grpc) = grpc {
+        for (port, service) in services {
+            let Some(port) = port else { continue };
             // It ends with the stop that it watches, or with the runtime.
-            tokio::spawn(api::grpc::serve(grpc, Arc::clone(&deps.otlp), stopped.clone()));
+            tokio::spawn(api::grpc::serve(port, service, stopped.clone()));
         }
         let server = api::serve(listener, deps, config.http.clone(), config.exposition.clone(), stopped);
         tokio::pin!(server);

@@ -36,6 +36,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where OpenTelemetry's metrics are taken over gRPC; empty for nowhere.
     pub otlp_grpc: String,
+    /// Where Thanos asks over gRPC; empty for nowhere.
+    pub thanos_grpc: String,
     /// Directory for what outlives the process; it holds the lock that keeps a second agent out.
     pub data_dir: PathBuf,
     /// How often the kernel's counts are read.
@@ -55,6 +57,8 @@ pub struct Config {
     pub query: api::prometheus::Config,
     /// How OpenTelemetry's metrics become series.
     pub otlp: api::otlp::Config,
+    /// What Thanos is told.
+    pub thanos: api::thanos::Config,
     /// What a page looks like.
     pub exposition: expose::Config,
     /// What is kept, and how long.
@@ -176,6 +180,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9632)),
             otlp_grpc: String::new(),
+            thanos_grpc: String::new(),
             data_dir: "/var/lib/telemetry".into(),
             tick: Duration::from_secs(5),
             log: LogConfig::default(),
@@ -185,6 +190,7 @@ impl Default for Config {
             http: api::Config::default(),
             query: api::prometheus::Config::default(),
             otlp: api::otlp::Config::default(),
+            thanos: api::thanos::Config::default(),
             exposition: expose::Config::default(),
             store: store::Config::default(),
         }

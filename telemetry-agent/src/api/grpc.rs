@@ -1,4 +1,4 @@
-//! gRPC over HTTP/2: framing, statuses and limits of calls with one message each way.
+//! gRPC over HTTP/2: framing, statuses and limits of calls with one message there and one or many back.
 //!
 //! Written upon hyper, because what a message inflates to has to be bounded before it is inflated, which the usual
 //! library leaves to the one who sends. A listener of its own: a port that speaks HTTP/2 alone.
@@ -24,8 +24,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::OtlpReceiver;
-use super::otlp::{BODY_BYTES_MAX, Encoding, Refusal, Refused};
+use super::otlp::{BODY_BYTES_MAX, Encoding};
+use super::refusal::{Refusal, Refused};
+use super::thanos::{self, Messages, Method as ThanosMethod};
+use super::{OtlpReceiver, ThanosStore};
 
 /// What is called to push OpenTelemetry's metrics.
 const EXPORT: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -49,10 +51,20 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX_LEN: usize = 5;
 
-/// An answer: its message, if there is one, and how the call ended.
+/// What a port serves.
+#[derive(Clone)]
+pub enum Service {
+    /// `MetricsService` of OpenTelemetry.
+    Otlp(Arc<OtlpReceiver>),
+    /// `Store` and `Info` of Thanos.
+    Thanos(Arc<ThanosStore>),
+}
+
+/// An answer with its messages, as they come.
 struct Answer {
-    message: Option<Bytes>,
-    trailers: Option<HeaderMap>,
+    messages: Messages,
+    /// Whether the call's end was said.
+    is_over: bool,
 }
 
 /// When a connection was last used, in milliseconds since it began.
@@ -69,7 +81,7 @@ struct Activity {
 /// If the runtime cannot watch the listener. Nothing a client does ends it.
 pub async fn serve(
     listener: TcpListener,
-    receiver: Arc<OtlpReceiver>,
+    service: Service,
     mut shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -88,9 +100,9 @@ pub async fn serve(
             Ok((socket, _)) => {
                 // Without a place the socket is dropped, which closes it.
                 if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                    let (receiver, shutdown) = (Arc::clone(&receiver), shutdown.clone());
+                    let (service, shutdown) = (service.clone(), shutdown.clone());
                     connections.spawn(async move {
-                        attend(socket, receiver, shutdown).await;
+                        attend(socket, service, shutdown).await;
                         drop(place);
                     });
                 }
@@ -119,15 +131,15 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// Answers the calls of one connection.
-async fn attend(socket: TcpStream, receiver: Arc<OtlpReceiver>, mut shutdown: watch::Receiver<bool>) {
+async fn attend(socket: TcpStream, served: Service, mut shutdown: watch::Receiver<bool>) {
     // Answers are small; waiting to fill a packet would only delay them.
     let _ = socket.set_nodelay(true);
     let activity = Arc::new(Activity::new());
     let service = service_fn(|request: Request<Incoming>| {
-        let (receiver, activity) = (Arc::clone(&receiver), Arc::clone(&activity));
+        let (served, activity) = (served.clone(), Arc::clone(&activity));
         async move {
             activity.call_begins();
-            let response = answer(receiver, request.map(Body::new)).await;
+            let response = answer(served, request.map(Body::new)).await;
             activity.call_ends();
             Ok::<_, Infallible>(response)
         }
@@ -167,7 +179,7 @@ async fn attend(socket: TcpStream, receiver: Arc<OtlpReceiver>, mut shutdown: wa
 }
 
 /// Answers one call.
-async fn answer(receiver: Arc<OtlpReceiver>, request: Request<Body>) -> Response<Body> {
+async fn answer(service: Service, request: Request<Body>) -> Response<Body> {
     if request.method() != Method::POST {
         return plain(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -175,25 +187,27 @@ async fn answer(receiver: Arc<OtlpReceiver>, request: Request<Body>) -> Response
     if !content_type.is_some_and(|value| value.starts_with("application/grpc")) {
         return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    let result = match request.uri().path() {
-        EXPORT => match read(request).await {
-            Ok((encoding, message)) => receiver.export(encoding, message).await,
-            Err(refusal) => Err(receiver.refused(refusal)),
-        },
-        path => Err(Refusal::new(Refused::Unsupported, format!("unknown method {path}"))),
-    };
-    match result {
-        Ok(message) => respond(Some(&message), 0, ""),
-        Err(refusal) => respond(None, refusal.kind.grpc(), &refusal.text),
+    match service.call(request).await {
+        Ok(messages) => {
+            let mut response = Response::new(Body::new(Answer { messages, is_over: false }));
+            head(response.headers_mut());
+            response
+        }
+        Err(refusal) => {
+            let mut response = Response::new(Body::empty());
+            *response.headers_mut() = end(refusal.kind.grpc(), &refusal.text);
+            head(response.headers_mut());
+            response
+        }
     }
 }
 
 /// The one message of a call.
-async fn read(request: Request<Body>) -> Result<(Encoding, Vec<u8>), Refusal> {
+async fn read(request: Request<Body>, bytes_max: usize) -> Result<(Encoding, Vec<u8>), Refusal> {
     let malformed = |text: &str| Refusal::new(Refused::Malformed, text);
     let name = request.headers().get("grpc-encoding").map(|value| value.to_str().unwrap_or("?").to_owned());
     let body =
-        tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), BODY_BYTES_MAX + PREFIX_LEN)).await;
+        tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), bytes_max + PREFIX_LEN)).await;
     let body = body.map_err(|_| malformed("the message did not come in time"))?;
     let body = body.map_err(|error| {
         // Nothing else of the body tells the one error from the other.
@@ -215,8 +229,14 @@ async fn read(request: Request<Body>) -> Result<(Encoding, Vec<u8>), Refusal> {
     Ok((encoding.ok_or_else(unknown)?, message.to_vec()))
 }
 
-/// An answer of the protocol: the call's end stands behind its message, or in the header if there is none.
-fn respond(message: Option<&[u8]>, code: i32, text: &str) -> Response<Body> {
+/// What stands before messages.
+fn head(headers: &mut HeaderMap) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip,zstd"));
+}
+
+/// How a call ended: behind its messages, or in the header if there are none.
+fn end(code: i32, text: &str) -> HeaderMap {
     let mut end = HeaderMap::new();
     end.insert("grpc-status", HeaderValue::from(code));
     if let Ok(text) = HeaderValue::from_str(&escaped(text))
@@ -224,20 +244,15 @@ fn respond(message: Option<&[u8]>, code: i32, text: &str) -> Response<Body> {
     {
         end.insert("grpc-message", text);
     }
-    let mut response = Response::new(Body::empty());
-    match message {
-        Some(message) => {
-            let mut framed = vec![0];
-            framed.extend(u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
-            framed.extend(message);
-            *response.body_mut() = Body::new(Answer { message: Some(framed.into()), trailers: Some(end) });
-        }
-        None => *response.headers_mut() = end,
-    }
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip,zstd"));
-    response
+    end
+}
+
+fn framed(message: &[u8]) -> Bytes {
+    let mut framed = Vec::with_capacity(PREFIX_LEN + message.len());
+    framed.push(0);
+    framed.extend(u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
+    framed.extend(message);
+    framed.into()
 }
 
 /// What is no gRPC is answered as HTTP has it.
@@ -269,15 +284,55 @@ impl axum::body::HttpBody for Answer {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let message = self.message.take().map(Frame::data);
-        let frame = message.or_else(|| self.trailers.take().map(Frame::trailers));
-        Poll::Ready(frame.map(Ok))
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let trailers = match std::task::ready!(self.messages.poll_recv(cx)) {
+            Some(Ok(message)) => return Poll::Ready(Some(Ok(Frame::data(framed(&message))))),
+            Some(Err(refusal)) => end(refusal.kind.grpc(), &refusal.text),
+            None => end(0, ""),
+        };
+        self.is_over = true;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.message.is_none() && self.trailers.is_none()
+        self.is_over
+    }
+}
+
+// === impl Service ===
+
+impl Service {
+    async fn call(self, request: Request<Body>) -> Result<Messages, Refusal> {
+        let path = request.uri().path().to_owned();
+        let unknown = || Refusal::new(Refused::Unsupported, format!("unknown method {path}"));
+        match self {
+            Self::Otlp(_) if path != EXPORT => Err(unknown()),
+            Self::Otlp(receiver) => {
+                let read = read(request, BODY_BYTES_MAX).await;
+                let (encoding, message) = read.map_err(|refusal| receiver.refused(refusal))?;
+                let answer = receiver.export(encoding, message).await?;
+                let (to, messages) = tokio::sync::mpsc::channel(1);
+                // There is room for it.
+                let _ = to.try_send(Ok(answer));
+                Ok(messages)
+            }
+            Self::Thanos(store) => {
+                let method = ThanosMethod::named(&path).ok_or_else(unknown)?;
+                let (encoding, message) = read(request, thanos::REQUEST_BYTES_MAX)
+                    .await
+                    .map_err(|refusal| store.refused(refusal))?;
+                if encoding != Encoding::Identity {
+                    return Err(
+                        store.refused(Refusal::new(Refused::Unsupported, "a request is not compressed here"))
+                    );
+                }
+                store.call(method, message).await
+            }
+        }
     }
 }
 
@@ -328,8 +383,11 @@ mod tests {
             }
             request.body(Body::from(body)).unwrap()
         };
-        assert_eq!(read(call(None, vec![0, 0, 0, 0, 1, 7])).await.unwrap(), (Encoding::Identity, vec![7]));
-        let gzip = read(call(Some("gzip"), vec![1, 0, 0, 0, 1, 7])).await.unwrap();
+        assert_eq!(
+            read(call(None, vec![0, 0, 0, 0, 1, 7]), BODY_BYTES_MAX).await.unwrap(),
+            (Encoding::Identity, vec![7])
+        );
+        let gzip = read(call(Some("gzip"), vec![1, 0, 0, 0, 1, 7]), BODY_BYTES_MAX).await.unwrap();
         assert_eq!(gzip, (Encoding::Gzip, vec![7]));
         for (encoding, body, kind) in [
             (None, vec![0, 0, 0], Refused::Malformed),
@@ -338,7 +396,7 @@ mod tests {
             (Some("br"), vec![1, 0, 0, 0, 1, 7], Refused::Unsupported),
             (None, vec![0; BODY_BYTES_MAX + 6], Refused::TooLarge),
         ] {
-            assert_eq!(read(call(encoding, body)).await.unwrap_err().kind, kind);
+            assert_eq!(read(call(encoding, body), BODY_BYTES_MAX).await.unwrap_err().kind, kind);
         }
     }
 }

@@ -13,11 +13,13 @@ mod index;
 pub mod otlp;
 mod pages;
 pub mod prometheus;
+mod refusal;
 mod routes;
 mod server;
 mod stats;
 #[cfg(test)]
 mod tests;
+pub mod thanos;
 pub mod write;
 
 use std::sync::Arc;
@@ -33,6 +35,7 @@ pub use otlp::OtlpReceiver;
 pub use prometheus::Prometheus;
 pub use server::{bind, serve};
 pub use stats::{HttpStats, METRICS};
+pub use thanos::ThanosStore;
 pub use write::Receiver;
 
 /// Limits of the HTTP side.

@@ -14,6 +14,7 @@ pub static METRICS: &[&[Desc]] = &[
     super::prometheus::METRICS,
     super::write::METRICS,
     super::otlp::METRICS,
+    super::thanos::METRICS,
 ];
 
 const REQUESTS: Desc = Desc {

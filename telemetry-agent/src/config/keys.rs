@@ -57,6 +57,11 @@ pub(super) static KEYS: &[Key] = &[
         help: "Where OpenTelemetry's metrics are taken over gRPC; exporters expect port 4317. It asks nobody who they are, so it listens for this host alone. Empty: nowhere. Over HTTP they are taken at /v1/metrics of listen.",
     },
     Key {
+        name: "thanos_grpc",
+        kind: Kind::LoopbackOrEmpty,
+        help: "Where Thanos Query asks this agent as a store over gRPC, customarily port 10901. It asks nobody who they are, so it listens for this host alone. Empty: nowhere.",
+    },
+    Key {
         name: "data_dir",
         kind: Kind::Path,
         help: "Directory for what outlives the process. It is made if it is missing, and holds the lock that keeps a second agent out.",
@@ -276,6 +281,11 @@ pub(super) static KEYS: &[Key] = &[
         name: "otlp.delta_stale",
         kind: Kind::Duration(Duration::from_secs(1), Duration::from_secs(86400)),
         help: "How long a stream of differences that nothing is added to is kept. The next difference begins anew.",
+    },
+    Key {
+        name: "thanos.external_labels",
+        kind: Kind::Names,
+        help: "Labels that every series has for Thanos, as \"name=value\": what tells this agent's series from those of others.",
     },
     Key {
         name: "exposition.gzip_min_bytes",

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::super::write::wire::{Fields, Malformed, Value};
 use super::message::{Answer, Request, Status};
-use super::{Refusal, Refused};
+use crate::api::refusal::{Refusal, Refused};
 
 /// Bytes of a request when inflated.
 const INFLATED_BYTES_MAX: usize = 16 << 20;

@@ -32,6 +32,7 @@ use telemetry_model::{Desc, Kind, Labels, Series, float};
 use telemetry_tsdb::db::{Db, Mode};
 use tokio::sync::Semaphore;
 
+use super::refusal::{Refusal, Refused};
 use super::stats::own;
 use batch::Batch;
 use body::Form;
@@ -144,28 +145,6 @@ struct Outcome {
     dropped: [u64; 3],
 }
 
-/// Why a push is answered with an error.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) kind: Refused,
-    pub(super) text: String,
-}
-
-/// What is the matter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// Not what the protocol says.
-    Malformed,
-    /// A form that is not read here.
-    Unsupported,
-    /// More than a push may have.
-    TooLarge,
-    /// Try again later.
-    Unavailable,
-    /// A bug of ours.
-    Internal,
-}
-
 // === impl Config ===
 
 impl Default for Config {
@@ -244,7 +223,7 @@ impl OtlpReceiver {
             Err(refusal) => return self.error(Form::Json, &refusal),
         };
         let Ok(_place) = self.queued.try_acquire() else {
-            return self.error(form, &Refusal::busy());
+            return self.error(form, &Refusal::busy("pushes"));
         };
         let body = match to_bytes(request.into_body(), BODY_BYTES_MAX).await {
             Ok(body) => body,
@@ -264,7 +243,7 @@ impl OtlpReceiver {
     ) -> Result<Vec<u8>, Refusal> {
         let result = match self.queued.try_acquire() {
             Ok(_place) => Arc::clone(&self).push(Form::Protobuf, encoding, body).await,
-            Err(_) => Err(Refusal::busy()),
+            Err(_) => Err(Refusal::busy("pushes")),
         };
         match result {
             Ok(answer) => Ok(answer.encode_to_vec()),
@@ -336,7 +315,7 @@ impl OtlpReceiver {
             Refused::Unavailable => {
                 self.busy.fetch_add(1, Relaxed);
             }
-            Refused::Internal => {}
+            Refused::Canceled | Refused::Internal => {}
         }
     }
 
@@ -348,43 +327,6 @@ impl OtlpReceiver {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
-    }
-}
-
-// === impl Refusal ===
-
-impl Refusal {
-    pub(super) fn new(kind: Refused, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
-    }
-
-    fn busy() -> Self {
-        Self::new(Refused::Unavailable, "too many pushes wait")
-    }
-}
-
-// === impl Refused ===
-
-impl Refused {
-    fn http(self) -> StatusCode {
-        match self {
-            Self::Malformed => StatusCode::BAD_REQUEST,
-            Self::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    /// gRPC's code.
-    pub(super) fn grpc(self) -> i32 {
-        match self {
-            Self::Malformed => 3,
-            Self::Unsupported => 12,
-            Self::TooLarge => 8,
-            Self::Unavailable => 14,
-            Self::Internal => 13,
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod bits;
 pub mod block;
+pub mod encode;
 pub mod floats;
 pub mod histograms;
 pub mod index;
