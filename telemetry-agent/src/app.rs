@@ -134,7 +134,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
         own: OwnTree::of(&mounts),
         mounts,
         latest: Arc::clone(&latest),
-        sources: sources(&pulse, (&http, &queries, &pushes, (&otlp, &thanos), &pods), &db, queue),
+        sources: sources(&pulse, (&http, &queries, &pushes, &pods), &db, queue)
+            .into_iter()
+            .chain(grpc_sources(&otlp, &thanos))
+            .collect(),
     });
     drop_privileges()?;
     let tick = config.tick;
@@ -393,30 +396,27 @@ fn drop_privileges() -> Result<(), Failure> {
 /// What else every snapshot says.
 fn sources(
     pulse: &Arc<Pulse>,
-    (http, queries, pushes, (otlp, thanos), pods): (
-        &Arc<HttpStats>,
-        &Arc<Prometheus>,
-        &Arc<Receiver>,
-        (&Arc<OtlpReceiver>, &Arc<ThanosStore>),
-        &Arc<Known>,
-    ),
+    (http, queries, pushes, pods): (&Arc<HttpStats>, &Arc<Prometheus>, &Arc<Receiver>, &Arc<Known>),
     db: &Arc<Db>,
     queue: Queue,
 ) -> Vec<Source> {
     let (pulse, http, db) = (Arc::clone(pulse), Arc::clone(http), Arc::clone(db));
     let (queries, pushes, pods) = (Arc::clone(queries), Arc::clone(pushes), Arc::clone(pods));
-    let (otlp, thanos) = (Arc::clone(otlp), Arc::clone(thanos));
     vec![
         Box::new(process::families),
         Box::new(move || http.families()),
         Box::new(move || queries.families()),
         Box::new(move || pushes.families()),
-        Box::new(move || otlp.families()),
-        Box::new(move || thanos.families()),
         Box::new(move || pods.families()),
         Box::new(move || own_families(&pulse)),
         Box::new(move || store::families(&db, &queue)),
     ]
+}
+
+/// What is said of those that are asked over gRPC.
+fn grpc_sources(otlp: &Arc<OtlpReceiver>, thanos: &Arc<ThanosStore>) -> [Source; 2] {
+    let (otlp, thanos) = (Arc::clone(otlp), Arc::clone(thanos));
+    [Box::new(move || otlp.families()), Box::new(move || thanos.families())]
 }
 
 fn own_families(pulse: &Pulse) -> Vec<Family> {

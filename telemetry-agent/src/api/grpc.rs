@@ -37,7 +37,9 @@ const CONNECTIONS_MAX: usize = 64;
 const STREAMS_MAX: u32 = 8;
 /// Bytes of a call's headers.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
-/// How long a call may take to send its message.
+/// Messages that are read at one time, over all connections; each may have megabytes.
+static READS: Semaphore = Semaphore::const_new(8);
+/// How long a call may take to send its message, or wait for its turn to.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that is gone is noticed within both of these.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -206,9 +208,14 @@ async fn answer(service: Service, request: Request<Body>) -> Response<Body> {
 async fn read(request: Request<Body>, bytes_max: usize) -> Result<(Encoding, Vec<u8>), Refusal> {
     let malformed = |text: &str| Refusal::new(Refused::Malformed, text);
     let name = request.headers().get("grpc-encoding").map(|value| value.to_str().unwrap_or("?").to_owned());
-    let body =
-        tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), bytes_max + PREFIX_LEN)).await;
-    let body = body.map_err(|_| malformed("the message did not come in time"))?;
+    let body = async {
+        let turn = READS.acquire().await;
+        let body = to_bytes(request.into_body(), bytes_max + PREFIX_LEN).await;
+        drop(turn);
+        body
+    };
+    let late = |_| Refusal::new(Refused::Unavailable, "the message did not come in time");
+    let body = tokio::time::timeout(BODY_TIMEOUT, body).await.map_err(late)?;
     let body = body.map_err(|error| {
         // Nothing else of the body tells the one error from the other.
         let kind = if error.to_string().contains("limit") { Refused::TooLarge } else { Refused::Malformed };
