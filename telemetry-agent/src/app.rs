@@ -3,6 +3,7 @@
 //! Order matters. Whatever can be refused is asked for first: the port, the data directory, the kernel side. Then
 //! every capability goes, and only then does a second thread start, because capabilities are a thread's own.
 
+mod pulse;
 mod rest;
 
 use std::collections::BTreeMap;
@@ -12,20 +13,21 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use telemetry_kube::Known;
+use telemetry_model::Hierarchy;
 use telemetry_model::clock::Timestamp;
-use telemetry_model::{Desc, Family, Hierarchy, Kind, Label, Labels, Scope, Series, Unit, float};
 use telemetry_tsdb::db::Db;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::api::grpc::Service;
 use crate::api::prometheus::Facts;
 use crate::api::security::{self, Access, Security};
-use crate::api::{self, Check, Health, HttpStats, Prometheus, Receiver, V1, v1};
+use crate::api::{self, Health, HttpStats, OtlpReceiver, Prometheus, Receiver, ThanosStore, V1, v1};
 use crate::attribute::{Directory, Mounts, Namer, OwnTree};
 use crate::bpf::{self, Family as Programs, HierarchyTags, Kernel, privileges};
 use crate::config::{Config, KernelConfig};
@@ -37,50 +39,13 @@ use crate::signal::Drains;
 use crate::store::{self, Latest, Queue, Recorder};
 use crate::sysexits;
 
+pub use pulse::METRICS;
+use pulse::{Pulse, STOP_NOTICED};
+
 /// The oldest kernel that is supported.
 const KERNEL_MIN: (u32, u32) = (5, 15);
-/// A stop is noticed within this.
-const STOP_NOTICED: Duration = Duration::from_millis(200);
-/// A tick is called stuck when none was finished for three of its lengths, and not before this.
-const STUCK_AFTER_MIN: Duration = Duration::from_secs(10);
 /// How long answers under way may take to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Everything that this file says of the agent.
-pub static METRICS: &[&Desc] = &[&BUILD_INFO, &TASK_PANICS, &TICKS];
-
-static BUILD_INFO: Desc = Desc {
-    name: "telemetry_agent_build_info",
-    kind: Kind::Info,
-    unit: Unit::None,
-    help: "Version of the running agent.",
-    scope: Scope::Agent,
-    labels: &["version", "revision", "aya", "rustc"],
-    bound: "1",
-    source: "the build",
-};
-
-static TASK_PANICS: Desc = Desc {
-    name: "telemetry_agent_task_panics_total",
-    kind: Kind::Counter,
-    unit: Unit::None,
-    help: "Times a task of the agent died and was started again.",
-    scope: Scope::Agent,
-    labels: &["task"],
-    bound: "1",
-    source: "the supervisor",
-};
-
-static TICKS: Desc = Desc {
-    name: "telemetry_agent_ticks_total",
-    kind: Kind::Counter,
-    unit: Unit::None,
-    help: "Ticks finished: each one reads all cells and publishes a snapshot.",
-    scope: Scope::Agent,
-    labels: &[],
-    bound: "1",
-    source: "the pipeline",
-};
 
 /// Why the agent did not start: the one line that it says, and its exit code.
 #[derive(Debug)]
@@ -89,18 +54,6 @@ pub struct Failure {
     pub code: u8,
     /// The thing, what is wrong with it, and what to do.
     pub message: String,
-}
-
-/// What the pipeline's thread tells the others.
-struct Pulse {
-    started: Instant,
-    stuck_after: Duration,
-    /// Milliseconds since `started` when the last tick was finished; 0 before the first.
-    last_ms: AtomicU64,
-    ticks: AtomicU64,
-    panics: AtomicU64,
-    stop: AtomicBool,
-    signals: Vec<&'static str>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -112,6 +65,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let http = Arc::new(HttpStats::new(Timestamp::of(SystemTime::now())));
     let security = secure(&config)?;
     let listener = bind(&config)?;
+    let otlp_port = bind_grpc("otlp_grpc", &config.otlp_grpc)?;
+    let thanos_port = bind_grpc("thanos_grpc", &config.thanos_grpc)?;
     let _lock = lock(&config.data_dir)?;
     let mounts = discover(&config)?;
     let kernel = load(&config, &mounts)?;
@@ -128,6 +83,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let keeper = keeper.watching(Arc::clone(&db), Arc::clone(&latest));
     let keeper = if config.store.memory_only { keeper } else { keeper.on_disk(&config.data_dir) };
     rest::tell_start(&journal, &facts);
+    let otlp = Arc::new(OtlpReceiver::new(Arc::clone(&db), &config.otlp));
+    let thanos = thanos(&config, &db)?;
     let (pods, mut seen) = (Arc::new(Known::default()), 0);
     let pipeline = Pipeline::new(Parts {
         drains,
@@ -141,7 +98,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
         mounts,
         latest: Arc::clone(&latest),
         journal: Arc::clone(&journal),
-        sources: sources(&pulse, (&http, &security, &journal), (&queries, &pushes, &pods), (&db, queue)),
+        sources: sources(&pulse, (&http, &security, &journal), (&queries, &pushes, &pods), (&db, queue))
+            .into_iter()
+            .chain(grpc_sources(&otlp, &thanos))
+            .collect(),
     });
     drop_privileges()?;
     let tick = config.tick;
@@ -149,7 +109,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         .name("pipeline".to_owned())
         .spawn({
             let pulse = Arc::clone(&pulse);
-            move || beat(pipeline, tick, &pulse)
+            move || pulse::beat(pipeline, tick, &pulse)
         })
         .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))?;
     let writer = spawn_recorder(recorder, &pulse)?;
@@ -164,9 +124,11 @@ pub fn run(config: Config) -> Result<(), Failure> {
         gzip_min_bytes,
     };
     let own = Arc::new(V1::new(parts));
-    let deps = api::Deps { latest, health, observe: http, queries, pushes, security, own };
+    let deps = api::Deps { latest, health, observe: http, queries, pushes, otlp, security, own };
+    let services =
+        [(otlp_port, Service::Otlp(Arc::clone(&deps.otlp))), (thanos_port, Service::Thanos(thanos))];
     bpf::startup::forget_code();
-    let served = serve(listener, deps, &config, pods, &journal);
+    let served = serve((listener, services), deps, &config, pods, &journal);
     pulse.stop.store(true, Ordering::Relaxed);
     if worker.join().is_err() {
         tracing::error!("the pipeline ended in a panic");
@@ -214,6 +176,18 @@ fn bind(config: &Config) -> Result<TcpListener, Failure> {
         };
         Failure::new(code, format!("listen on {}: {error}; {remedy}", config.listen))
     })
+}
+
+/// The port of a key, if there is to be one.
+fn bind_grpc(key: &str, text: &str) -> Result<Option<TcpListener>, Failure> {
+    // The configuration holds an address or nothing.
+    let Ok(address) = text.parse() else { return Ok(None) };
+    let bound = api::bind(address).map_err(|error| {
+        let text = format!("listen on {address}: {error}; choose another address for {key}");
+        Failure::new(sysexits::UNAVAILABLE, text)
+    })?;
+    tracing::info!(%address, key, "listening for gRPC");
+    Ok(Some(bound))
 }
 
 /// Makes the data directory and takes it for this process alone.
@@ -280,6 +254,14 @@ fn queries(config: &Config, db: &Arc<Db>) -> Arc<Prometheus> {
     };
     let source = Arc::new(store::History::new(Arc::clone(db)));
     Arc::new(Prometheus::new(Arc::clone(db), source, &config.query, facts))
+}
+
+/// The store as Thanos sees it.
+fn thanos(config: &Config, db: &Arc<Db>) -> Result<Arc<ThanosStore>, Failure> {
+    let (series, samples) = (config.query.series_max, config.query.samples_max);
+    let made = ThanosStore::new(Arc::clone(db), &config.thanos, series, samples);
+    made.map(Arc::new)
+        .map_err(|what| Failure::new(sysexits::CONFIG, format!("thanos.external_labels: {what}")))
 }
 
 /// The recorder's thread. A panic costs the tick it was at; it is counted, and the next one is recorded.
@@ -440,62 +422,21 @@ fn sources(
         Box::new(move || queries.families()),
         Box::new(move || pushes.families()),
         Box::new(move || pods.families()),
-        Box::new(move || own_families(&pulse)),
+        Box::new(move || pulse::own_families(&pulse)),
         Box::new(move || store::families(&db, &queue)),
         Box::new(move || journal.families()),
     ]
 }
 
-fn own_families(pulse: &Pulse) -> Vec<Family> {
-    let build = Labels::new(vec![
-        Label::new("version", env!("CARGO_PKG_VERSION")),
-        Label::new("revision", env!("TELEMETRY_REVISION")),
-        Label::new("aya", bpf::AYA_VERSION),
-        Label::new("rustc", env!("TELEMETRY_RUSTC")),
-    ]);
-    let one = |desc, labels, value| Family { desc, series: vec![Series::number(labels, value)] };
-    vec![
-        one(&BUILD_INFO, build, 1.0),
-        one(
-            &TASK_PANICS,
-            Labels::fixed(&[("task", "pipeline")]),
-            float(pulse.panics.load(Ordering::Relaxed)),
-        ),
-        one(&TICKS, Labels::none(), float(pulse.ticks.load(Ordering::Relaxed))),
-    ]
-}
-
-/// The pipeline's thread: names as they come, a tick when it is due. A tick that panics is counted, and the next one
-/// is run; if none is ever finished again, `/livez` says so.
-fn beat(mut pipeline: Pipeline, tick: Duration, pulse: &Pulse) {
-    // The first tick is due at once, so that the page is there when the agent says it is ready.
-    let mut due = Instant::now();
-    while !pulse.stop.load(Ordering::Relaxed) {
-        let now = Instant::now();
-        let step = catch_unwind(AssertUnwindSafe(|| {
-            if now < due {
-                pipeline.learn((due - now).min(STOP_NOTICED));
-                return false;
-            }
-            pipeline.tick(now - due);
-            true
-        }));
-        match step {
-            Ok(false) => continue,
-            Ok(true) => pulse.beat(),
-            Err(_) => {
-                pulse.panics.fetch_add(1, Ordering::Relaxed);
-                tracing::error!("a tick panicked; what it had read and not yet added up is lost");
-            }
-        }
-        // After a stall the schedule goes on from now: ticks are not made up for.
-        due = (due + tick).max(Instant::now());
-    }
+/// What is said of those that are asked over gRPC.
+fn grpc_sources(otlp: &Arc<OtlpReceiver>, thanos: &Arc<ThanosStore>) -> [Source; 2] {
+    let (otlp, thanos) = (Arc::clone(otlp), Arc::clone(thanos));
+    [Box::new(move || otlp.families()), Box::new(move || thanos.families())]
 }
 
 /// Serves until a signal asks for the end.
 fn serve(
-    listener: TcpListener,
+    (listener, services): (TcpListener, [(Option<TcpListener>, Service); 2]),
     deps: api::Deps,
     config: &Config,
     pods: Arc<Known>,
@@ -508,6 +449,8 @@ fn serve(
             config.query.concurrency
                 + api::prometheus::STREAMS
                 + api::write::CONCURRENCY
+                + api::otlp::CONCURRENCY
+                + api::thanos::CONCURRENCY
                 + security::CONCURRENCY
                 + v1::CONCURRENCY,
         )
@@ -517,6 +460,11 @@ fn serve(
         let (stop, stopped) = watch::channel(false);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        for (port, service) in services {
+            let Some(port) = port else { continue };
+            // It ends with the stop that it watches, or with the runtime.
+            tokio::spawn(api::grpc::serve(port, service, stopped.clone()));
+        }
         let server = api::serve(listener, deps, config.http.clone(), config.exposition.clone(), stopped);
         tokio::pin!(server);
         tracing::info!(%address, "listening");
@@ -544,59 +492,5 @@ impl Failure {
     /// A failure with one of [`sysexits`].
     pub fn new(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
-    }
-}
-
-// === impl Pulse ===
-
-impl Pulse {
-    fn new(tick: Duration, signals: Vec<&'static str>) -> Self {
-        Self {
-            started: Instant::now(),
-            stuck_after: (3 * tick).max(STUCK_AFTER_MIN),
-            last_ms: AtomicU64::new(0),
-            ticks: AtomicU64::new(0),
-            panics: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
-            signals,
-        }
-    }
-
-    fn beat(&self) {
-        self.ticks.fetch_add(1, Ordering::Relaxed);
-        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_ms.store(millis.max(1), Ordering::Relaxed);
-    }
-
-    fn since_last(&self) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
-    }
-}
-
-impl Health for Pulse {
-    fn live(&self) -> Result<(), String> {
-        let since = self.since_last();
-        if since > self.stuck_after {
-            return Err(format!("no tick was finished for {} s", since.as_secs()));
-        }
-        Ok(())
-    }
-
-    fn ready(&self) -> Vec<Check> {
-        let first = if self.ticks.load(Ordering::Relaxed) > 0 {
-            Check::holds("first-tick")
-        } else {
-            Check::fails("first-tick", "the cells have not been read yet")
-        };
-        let drain = match self.live() {
-            Ok(()) => Check::holds("drain"),
-            Err(reason) => Check::fails("drain", reason),
-        };
-        let signals = if self.signals.is_empty() {
-            Check::fails("signals", "no signal is attached")
-        } else {
-            Check::holds("signals")
-        };
-        vec![first, drain, signals]
     }
 }

@@ -38,6 +38,10 @@ pub struct Config {
     pub insecure_listen: bool,
     /// TLS, users and tokens of the HTTP side, in the shape of `web.yml`; empty: none.
     pub web_config_file: PathBuf,
+    /// Where OpenTelemetry's metrics are taken over gRPC; empty for nowhere.
+    pub otlp_grpc: String,
+    /// Where Thanos asks over gRPC; empty for nowhere.
+    pub thanos_grpc: String,
     /// Directory for what outlives the process; it holds the lock that keeps a second agent out.
     pub data_dir: PathBuf,
     /// How often the kernel's counts are read.
@@ -55,6 +59,10 @@ pub struct Config {
     pub http: api::Config,
     /// Limits of queries.
     pub query: api::prometheus::Config,
+    /// How OpenTelemetry's metrics become series.
+    pub otlp: api::otlp::Config,
+    /// What Thanos is told.
+    pub thanos: api::thanos::Config,
     /// What a page looks like.
     pub exposition: expose::Config,
     /// What is kept, and how long.
@@ -183,6 +191,8 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9632)),
             insecure_listen: false,
             web_config_file: PathBuf::new(),
+            otlp_grpc: String::new(),
+            thanos_grpc: String::new(),
             data_dir: "/var/lib/telemetry".into(),
             tick: Duration::from_secs(5),
             log: LogConfig::default(),
@@ -191,6 +201,8 @@ impl Default for Config {
             kubernetes: KubernetesConfig::default(),
             http: api::Config::default(),
             query: api::prometheus::Config::default(),
+            otlp: api::otlp::Config::default(),
+            thanos: api::thanos::Config::default(),
             exposition: expose::Config::default(),
             store: store::Config::default(),
             events: journal::Config::default(),

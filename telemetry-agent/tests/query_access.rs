@@ -13,7 +13,9 @@ use clap::Parser as _;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use telemetry_agent::api::prometheus::{self, Facts};
 use telemetry_agent::api::security::{Access, Security};
-use telemetry_agent::api::{self, Check, Deps, Health, HttpStats, Prometheus, Receiver, V1, v1};
+use telemetry_agent::api::{
+    self, Check, Deps, Health, HttpStats, OtlpReceiver, Prometheus, Receiver, V1, otlp, v1,
+};
 use telemetry_agent::cli::query::{self, Query};
 use telemetry_agent::journal::Journal;
 use telemetry_agent::store::{History, Latest};
@@ -66,6 +68,7 @@ fn serve(web: &Path) -> (SocketAddr, watch::Sender<bool>) {
         own: Arc::new(own),
         observe: Arc::new(HttpStats::new(Timestamp(0))),
         queries: Arc::new(Prometheus::new(Arc::clone(&db), source, &prometheus::Config::default(), facts)),
+        otlp: Arc::new(OtlpReceiver::new(Arc::clone(&db), &otlp::Config::default())),
         pushes: Arc::new(Receiver::new(db)),
         security: Arc::new(security),
     };

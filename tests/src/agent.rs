@@ -29,6 +29,8 @@ const SWEEPS: &str = "telemetry_agent_drain_duration_seconds_count";
 pub struct Settings {
     /// Between two readings of the maps.
     pub tick: Duration,
+    /// Lines of the configuration before its tables.
+    pub lines: Vec<String>,
     /// Lines of the configuration's `[kernel]` table.
     pub kernel: Vec<String>,
     /// Lines of its `[attribution]` table.
@@ -65,6 +67,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             tick: Duration::from_millis(100),
+            lines: Vec::new(),
             kernel: Vec::new(),
             attribution: Vec::new(),
             others: Vec::new(),
@@ -84,6 +87,13 @@ impl Settings {
     #[must_use]
     pub fn tick(mut self, tick: Duration) -> Self {
         self.tick = tick;
+        self
+    }
+
+    /// One more line before the tables.
+    #[must_use]
+    pub fn top(mut self, line: &str) -> Self {
+        self.lines.push(line.to_owned());
         self
     }
 
@@ -170,6 +180,9 @@ impl Settings {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "data_dir = {:?}\ntick = \"{}ms\"", dir.join("data"), self.tick.as_millis());
+        for line in &self.lines {
+            let _ = writeln!(text, "{line}");
+        }
         let mut tables: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let own = [("kernel", &self.kernel), ("attribution", &self.attribution)];
         let own = own.iter().flat_map(|(table, lines)| lines.iter().map(|line| (*table, line.as_str())));

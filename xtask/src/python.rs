@@ -14,7 +14,15 @@ use crate::{cache, shell};
 const ENTRY: &str = "tools/python";
 
 /// An environment: its name and what is in it.
-const ENVIRONMENTS: [(&str, &[&str]); 3] = [
+const ENVIRONMENTS: [(&str, &[&str]); 4] = [
+    (
+        "opentelemetry",
+        &[
+            "opentelemetry-sdk==1.38.0",
+            "opentelemetry-exporter-otlp-proto-http==1.38.0",
+            "opentelemetry-exporter-otlp-proto-grpc==1.38.0",
+        ],
+    ),
     ("schemathesis", &["schemathesis==4.32.5"]),
     // As FLUIDOS pins it, and the newest, which has what it computes with apart.
     ("prometheus-api-client-0.5.4", &["prometheus-api-client==0.5.4"]),

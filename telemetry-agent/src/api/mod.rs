@@ -10,15 +10,19 @@
 mod body;
 mod coding;
 mod connection;
+pub mod grpc;
 mod index;
+pub mod otlp;
 mod pages;
 pub mod prometheus;
+mod refusal;
 mod routes;
 pub mod security;
 mod server;
 mod stats;
 #[cfg(test)]
 mod tests;
+pub mod thanos;
 pub mod v1;
 mod wire;
 pub mod write;
@@ -33,10 +37,12 @@ use crate::store::Latest;
 
 pub use body::Endless;
 pub use coding::Coding;
+pub use otlp::OtlpReceiver;
 pub use prometheus::Prometheus;
 pub use security::Security;
 pub use server::{bind, serve};
 pub use stats::{HttpStats, METRICS};
+pub use thanos::ThanosStore;
 pub use v1::V1;
 pub use write::Receiver;
 
@@ -85,6 +91,8 @@ pub struct Deps {
     pub security: Arc<Security>,
     /// What answers at our own root.
     pub own: Arc<V1>,
+    /// What takes pushes of OpenTelemetry in.
+    pub otlp: Arc<OtlpReceiver>,
 }
 
 /// What the agent knows of its own health.

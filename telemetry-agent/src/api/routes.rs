@@ -19,7 +19,7 @@ use tower::ServiceExt as _;
 
 use super::pages::{Form, Pages};
 use super::stats::Handler;
-use super::{Check, Coding, Deps, index, prometheus, v1, write};
+use super::{Check, Coding, Deps, index, otlp, prometheus, v1, write};
 use crate::expose;
 
 /// Longest path and query answered. Scrapers' have 15 bytes and a few parameters.
@@ -79,6 +79,7 @@ impl Routes {
         let handler = handler_of(request.uri().path());
         let mut response = match refusal(&request) {
             Some(refusal) => refusal,
+            None if is_otlp(request.uri().path()) => Arc::clone(&self.deps.otlp).answer(request).await,
             None if is_push(request.uri().path()) => Arc::clone(&self.deps.pushes).answer(request).await,
             None if is_api(request.uri().path()) => Arc::clone(&self.deps.queries).answer(request).await,
             None if is_own(request.uri().path()) => Arc::clone(&self.deps.own).answer(request).await,
@@ -110,6 +111,7 @@ fn handler_of(path: &str) -> Handler {
         "/readyz" | "/-/ready" => Handler::Ready,
         "/" => Handler::Index,
         path if is_push(path) => Handler::Write,
+        path if is_otlp(path) => Handler::Otlp,
         path if is_api(path) => Handler::Api(prometheus::handler(path)),
         path if is_own(path) => Handler::Api(v1::handler(path)),
         _ => Handler::Unknown,
@@ -118,6 +120,10 @@ fn handler_of(path: &str) -> Handler {
 
 fn is_push(path: &str) -> bool {
     write::PATHS.contains(&path)
+}
+
+fn is_otlp(path: &str) -> bool {
+    otlp::PATHS.contains(&path)
 }
 
 fn is_api(path: &str) -> bool {
@@ -155,6 +161,7 @@ fn refusal(request: &Request) -> Option<Response> {
     // A body of no told length is read up to the same limit by whoever reads it.
     let (uri_len_max, body_len_max, is_read) = match uri.path() {
         path if is_push(path) => (URI_LEN_MAX, write::BODY_BYTES_MAX as u64, true),
+        path if is_otlp(path) => (URI_LEN_MAX, otlp::BODY_BYTES_MAX as u64, true),
         path if is_api(path) => (API_URI_LEN_MAX, prometheus::FORM_BYTES_MAX as u64, true),
         path if is_own(path) => (v1::URI_LEN_MAX, BODY_LEN_MAX, false),
         _ => (URI_LEN_MAX, BODY_LEN_MAX, false),

@@ -14,6 +14,8 @@ pub static METRICS: &[&[Desc]] = &[
     super::prometheus::METRICS,
     super::write::METRICS,
     super::security::METRICS,
+    super::otlp::METRICS,
+    super::thanos::METRICS,
 ];
 
 const REQUESTS: Desc = Desc {
@@ -92,6 +94,8 @@ pub(super) enum Handler {
     Api(&'static str),
     /// Remote write.
     Write,
+    /// OpenTelemetry's metrics.
+    Otlp,
     /// No route of ours: one label value, whatever the path was.
     Unknown,
 }
@@ -138,6 +142,7 @@ impl Handler {
             Self::Index => "/",
             Self::Api(path) => path,
             Self::Write => "/write",
+            Self::Otlp => "/v1/metrics",
             Self::Unknown => "unknown",
         }
     }

@@ -15,9 +15,13 @@ use telemetry_model::clock::Timestamp;
 use telemetry_tsdb::db::Db;
 use tokio::sync::watch;
 
+use super::otlp;
 use super::prometheus::{self, Facts};
 use super::security::Access;
-use super::{Check, Config, Deps, Health, HttpStats, METRICS, Prometheus, Receiver, Security, bind, serve};
+use super::{
+    Check, Config, Deps, Health, HttpStats, METRICS, OtlpReceiver, Prometheus, Receiver, Security, bind,
+    serve,
+};
 use crate::expose::{self, Format, fixture};
 use crate::store::Latest;
 
@@ -104,6 +108,7 @@ impl Server {
             own: Arc::new(own),
             observe: Arc::new(HttpStats::new(Timestamp(0))),
             queries: queries(Arc::clone(&db)),
+            otlp: Arc::new(OtlpReceiver::new(Arc::clone(&db), &otlp::Config::default())),
             pushes: Arc::new(Receiver::new(db)),
             security,
         };

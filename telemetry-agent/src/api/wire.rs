@@ -4,11 +4,11 @@
 /// What is not the wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed protocol buffer: {0}")]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(in crate::api) struct Malformed(pub(in crate::api) &'static str);
 
 /// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Value<'a> {
+pub(in crate::api) enum Value<'a> {
     /// Integers, booleans, enums.
     Varint(u64),
     /// `double`.
@@ -21,7 +21,7 @@ pub(super) enum Value<'a> {
 
 /// Fields of one message.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(in crate::api) struct Fields<'a>(pub(in crate::api) &'a [u8]);
 
 /// A message being written.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Message(Vec<u8>);
 // === impl Value ===
 
 impl<'a> Value<'a> {
-    pub(super) fn varint(self) -> Result<u64, Malformed> {
+    pub(in crate::api) fn varint(self) -> Result<u64, Malformed> {
         match self {
             Self::Varint(value) => Ok(value),
             _ => Err(Malformed("a number was expected")),
@@ -38,39 +38,39 @@ impl<'a> Value<'a> {
     }
 
     /// `int64` and `int32`.
-    pub(super) fn int(self) -> Result<i64, Malformed> {
+    pub(in crate::api) fn int(self) -> Result<i64, Malformed> {
         self.varint().map(u64::cast_signed)
     }
 
     /// `sint64` and `sint32`.
-    pub(super) fn sint(self) -> Result<i64, Malformed> {
+    pub(in crate::api) fn sint(self) -> Result<i64, Malformed> {
         self.varint().map(zigzag)
     }
 
-    pub(super) fn double(self) -> Result<f64, Malformed> {
+    pub(in crate::api) fn double(self) -> Result<f64, Malformed> {
         match self {
             Self::Fixed64(bits) => Ok(f64::from_bits(bits)),
             _ => Err(Malformed("a double was expected")),
         }
     }
 
-    pub(super) fn bytes(self) -> Result<&'a [u8], Malformed> {
+    pub(in crate::api) fn bytes(self) -> Result<&'a [u8], Malformed> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
             _ => Err(Malformed("a string or message was expected")),
         }
     }
 
-    pub(super) fn message(self) -> Result<Fields<'a>, Malformed> {
+    pub(in crate::api) fn message(self) -> Result<Fields<'a>, Malformed> {
         self.bytes().map(Fields)
     }
 
-    pub(super) fn text(self) -> Result<&'a str, Malformed> {
+    pub(in crate::api) fn text(self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Malformed("text is not UTF-8"))
     }
 
     /// A list of integers, packed or one of it.
-    pub(super) fn varints(self, mut each: impl FnMut(u64)) -> Result<(), Malformed> {
+    pub(in crate::api) fn varints(self, mut each: impl FnMut(u64)) -> Result<(), Malformed> {
         match self {
             Self::Varint(value) => each(value),
             other => {
@@ -84,7 +84,7 @@ impl<'a> Value<'a> {
     }
 
     /// A list of doubles, packed or one of it.
-    pub(super) fn doubles(self, out: &mut Vec<f64>) -> Result<(), Malformed> {
+    pub(in crate::api) fn doubles(self, out: &mut Vec<f64>) -> Result<(), Malformed> {
         match self {
             Self::Fixed64(bits) => out.push(f64::from_bits(bits)),
             other => {
@@ -100,7 +100,7 @@ impl<'a> Value<'a> {
 }
 
 /// The number behind a zigzag code.
-pub(super) fn zigzag(code: u64) -> i64 {
+pub(in crate::api) fn zigzag(code: u64) -> i64 {
     (code >> 1).cast_signed() ^ -(code & 1).cast_signed()
 }
 
@@ -108,7 +108,7 @@ pub(super) fn zigzag(code: u64) -> i64 {
 
 impl<'a> Fields<'a> {
     /// The next field and its number; none at the end.
-    pub(super) fn field(&mut self) -> Result<Option<(u64, Value<'a>)>, Malformed> {
+    pub(in crate::api) fn field(&mut self) -> Result<Option<(u64, Value<'a>)>, Malformed> {
         if self.0.is_empty() {
             return Ok(None);
         }

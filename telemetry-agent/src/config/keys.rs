@@ -1,5 +1,6 @@
 //! The table of all keys: what each means and what it may be.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use toml::{Table, Value};
@@ -23,6 +24,8 @@ pub(super) struct Key {
 pub(super) enum Kind {
     /// An IP address and a port.
     Address,
+    /// An IP address of this host alone and a port, or nothing.
+    LoopbackOrEmpty,
     /// A path.
     Path,
     /// An absolute path, or nothing.
@@ -57,6 +60,16 @@ pub(super) static KEYS: &[Key] = &[
         name: "web_config_file",
         kind: Kind::PathOrEmpty,
         help: "TLS, users and tokens of the HTTP side, in the shape that exporters and Prometheus take (web.yml). Read again when it or a file it names changes. Empty: no TLS, and nobody is asked.",
+    },
+    Key {
+        name: "otlp_grpc",
+        kind: Kind::LoopbackOrEmpty,
+        help: "Where OpenTelemetry's metrics are taken over gRPC; exporters expect port 4317. It asks nobody who they are, so it listens for this host alone. Empty: nowhere. Over HTTP they are taken at /v1/metrics of listen.",
+    },
+    Key {
+        name: "thanos_grpc",
+        kind: Kind::LoopbackOrEmpty,
+        help: "Where Thanos Query asks this agent as a store over gRPC, customarily port 10901. It asks nobody who they are, so it listens for this host alone. Empty: nowhere.",
     },
     Key {
         name: "data_dir",
@@ -259,6 +272,51 @@ pub(super) static KEYS: &[Key] = &[
         help: "Whether pages of other sites may read answers, as a dashboard in a browser does.",
     },
     Key {
+        name: "otlp.translation",
+        kind: Kind::Choice(&[
+            "UnderscoreEscapingWithSuffixes",
+            "UnderscoreEscapingWithoutSuffixes",
+            "NoUTF8EscapingWithSuffixes",
+            "NoTranslation",
+        ]),
+        help: "What becomes of OpenTelemetry's names, in Prometheus' words: whether characters become _, and whether units and _total are appended.",
+    },
+    Key {
+        name: "otlp.promote_resource_attributes",
+        kind: Kind::Names,
+        help: "Attributes of resources that become labels of each of their series. The others are labels of target_info alone.",
+    },
+    Key {
+        name: "otlp.keep_identifying_resource_attributes",
+        kind: Kind::Switch,
+        help: "Whether target_info also has service_name, service_namespace and service_instance_id, of which job and instance are made.",
+    },
+    Key {
+        name: "otlp.promote_scope_metadata",
+        kind: Kind::Switch,
+        help: "Whether name, version, schema and attributes of a scope become labels otel_scope_*.",
+    },
+    Key {
+        name: "otlp.convert_histograms_to_nhcb",
+        kind: Kind::Switch,
+        help: "Whether histograms with bounds of their own are stored as native histograms with these bounds instead of _bucket series.",
+    },
+    Key {
+        name: "otlp.delta_streams_max",
+        kind: Kind::Integer(0, 1_000_000),
+        help: "Streams of differences that are added up at one time; the first difference of one more is refused.",
+    },
+    Key {
+        name: "otlp.delta_stale",
+        kind: Kind::Duration(Duration::from_secs(1), Duration::from_secs(86400)),
+        help: "How long a stream of differences that nothing is added to is kept. The next difference begins anew.",
+    },
+    Key {
+        name: "thanos.external_labels",
+        kind: Kind::Names,
+        help: "Labels that every series has for Thanos, as \"name=value\": what tells this agent's series from those of others.",
+    },
+    Key {
         name: "exposition.gzip_min_bytes",
         kind: Kind::Integer(0, 1 << 30),
         help: "Pages of at least this many bytes are compressed for clients that ask for it.",
@@ -343,6 +401,9 @@ impl Kind {
         let is_within = match self {
             // The types behind these hold nothing else.
             Self::Address | Self::Switch | Self::Choice(_) | Self::Names => true,
+            Self::LoopbackOrEmpty => value.as_str().is_some_and(|text| {
+                text.is_empty() || text.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+            }),
             Self::Path => value.as_str().is_some_and(|path| !path.is_empty()),
             Self::PathOrEmpty => value.as_str().is_some_and(|path| path.is_empty() || path.starts_with('/')),
             Self::NameOrEmpty => value.as_str().is_some_and(|name| {
@@ -364,6 +425,9 @@ impl Kind {
     pub(super) fn remedy(&self) -> String {
         match self {
             Self::Address => "an IP address and a port, such as \"127.0.0.1:9632\"".to_owned(),
+            Self::LoopbackOrEmpty => {
+                "a loopback address and a port, such as \"127.0.0.1:4317\", or \"\"".to_owned()
+            }
             Self::Path => "a path in quotes".to_owned(),
             Self::PathOrEmpty => "an absolute path in quotes, or \"\"".to_owned(),
             Self::NameOrEmpty => {

@@ -15,9 +15,10 @@ use super::bits::zigzag;
 
 /// Samples of one chunk, as Prometheus itself has them.
 const SAMPLES_MAX: usize = 120;
-/// Numbers of the encodings.
-const XOR: u8 = 1;
-const FLOAT_HISTOGRAM: u8 = 3;
+/// The number of the encoding of floats.
+pub const XOR: u8 = 1;
+/// The same of float histograms.
+pub const FLOAT_HISTOGRAM: u8 = 3;
 /// The largest bound that is written in thousandths.
 const THOUSANDTHS_MAX: f64 = 33_554_430.0;
 

@@ -1,0 +1,67 @@
+//! Why a push or a call is not answered, in the words of HTTP and of gRPC.
+
+use axum::http::StatusCode;
+
+/// Why, and what is told of it.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) kind: Refused,
+    pub(super) text: String,
+}
+
+/// What is the matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Not what the protocol says.
+    Malformed,
+    /// A form or a method that is not known here.
+    Unsupported,
+    /// More than there may be.
+    TooLarge,
+    /// Try again later.
+    Unavailable,
+    /// The client is gone.
+    Canceled,
+    /// A bug of ours, or a file that cannot be read.
+    Internal,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    pub(super) fn new(kind: Refused, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    /// As many as may wait are waiting.
+    pub(super) fn busy(what: &str) -> Self {
+        Self::new(Refused::Unavailable, format!("too many {what} wait"))
+    }
+}
+
+// === impl Refused ===
+
+impl Refused {
+    pub(super) fn http(self) -> StatusCode {
+        match self {
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Canceled => StatusCode::REQUEST_TIMEOUT,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// gRPC's code.
+    pub(super) fn grpc(self) -> i32 {
+        match self {
+            Self::Canceled => 1,
+            Self::Malformed => 3,
+            Self::TooLarge => 8,
+            Self::Unsupported => 12,
+            Self::Internal => 13,
+            Self::Unavailable => 14,
+        }
+    }
+}
