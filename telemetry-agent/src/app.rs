@@ -486,7 +486,9 @@ fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("query")
-        .max_blocking_threads(config.query.concurrency + api::write::CONCURRENCY + v1::CONCURRENCY)
+        .max_blocking_threads(
+            config.query.concurrency + api::prometheus::STREAMS + api::write::CONCURRENCY + v1::CONCURRENCY,
+        )
         .build()?;
     let address = listener.local_addr()?;
     let served = runtime.block_on(async {

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use telemetry_agent::app::{self, Failure};
-use telemetry_agent::cli::{query, tsdb};
+use telemetry_agent::cli::{manual, query, top, tsdb};
 use telemetry_agent::config::{self, Config, Overrides};
 use telemetry_agent::doctor::{self, Form};
 use telemetry_agent::{bpf, logging, sysexits};
@@ -35,12 +36,27 @@ enum Command {
     },
     /// Ask a running agent, or any Prometheus, in PromQL.
     Query(query::Query),
+    /// Watch who uses the node: CPU, waits for it, disk, network, by owner.
+    ///
+    /// On a terminal it is live, and `?` tells the keys; elsewhere it prints one table. All figures are what counters
+    /// grew by between the agent's two newest ticks, a second.
+    Top(top::Top),
     /// Look at the store, check it, take history out and in.
     Tsdb {
         #[command(flatten)]
         place: Place,
         #[command(subcommand)]
         command: tsdb::Command,
+    },
+    /// Print what a shell reads to complete this command line.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page, or write one for every command.
+    Man {
+        /// The folder to write them into.
+        dir: Option<PathBuf>,
     },
 }
 
@@ -86,19 +102,27 @@ fn main() -> ExitCode {
     };
     let result = match cli.command.unwrap_or(Command::Run(cli.options)) {
         Command::Run(options) => run(&options),
-        Command::Query(query) => query::run(&query).map_err(|(code, message)| Failure::new(code, message)),
+        Command::Query(query) => query::run(&query).map_err(failure),
+        Command::Top(top) => top::run(&top).map_err(failure),
+        Command::Completions { shell } => {
+            manual::completions(Cli::command(), shell);
+            Ok(())
+        }
+        Command::Man { dir } => manual::pages(Cli::command(), dir.as_deref()).map_err(failure),
         Command::Doctor { options, format } => return examine(&options, format),
         Command::Tsdb { place: Place { config, data_dir }, command } => {
-            configure(&Options { config, listen: None, data_dir }).and_then(|config| {
-                tsdb::run(&command, &config.data_dir, &config.store)
-                    .map_err(|(code, message)| Failure::new(code, message))
-            })
+            configure(&Options { config, listen: None, data_dir })
+                .and_then(|config| tsdb::run(&command, &config.data_dir, &config.store).map_err(failure))
         }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),
     }
+}
+
+fn failure((code, message): (u8, String)) -> Failure {
+    Failure::new(code, message)
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
@@ -156,5 +180,15 @@ fn print(text: &str) {
     #[expect(clippy::print_stdout, reason = "the command's answer")]
     {
         println!("{}", text.trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
     }
 }

@@ -1,5 +1,6 @@
 //! The agent as a process: started on a port of its own, scraped, stopped, or watched while it refuses to start.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub kernel: Vec<String>,
     /// Lines of its `[attribution]` table.
     pub attribution: Vec<String>,
+    /// Lines of other tables, each with its table's name.
+    pub others: Vec<(String, String)>,
     /// A command that becomes the agent: its words go before the agent's. Empty: the agent itself.
     pub through: Vec<String>,
 }
@@ -64,6 +67,7 @@ impl Default for Settings {
             tick: Duration::from_millis(100),
             kernel: Vec::new(),
             attribution: Vec::new(),
+            others: Vec::new(),
             through: Vec::new(),
         }
     }
@@ -94,6 +98,13 @@ impl Settings {
     #[must_use]
     pub fn attribution(mut self, line: &str) -> Self {
         self.attribution.push(line.to_owned());
+        self
+    }
+
+    /// One more line for another table.
+    #[must_use]
+    pub fn line(mut self, table: &str, line: &str) -> Self {
+        self.others.push((table.to_owned(), line.to_owned()));
         self
     }
 
@@ -159,10 +170,15 @@ impl Settings {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "data_dir = {:?}\ntick = \"{}ms\"", dir.join("data"), self.tick.as_millis());
-        for (table, lines) in [("kernel", &self.kernel), ("attribution", &self.attribution)] {
-            if !lines.is_empty() {
-                let _ = writeln!(text, "[{table}]\n{}", lines.join("\n"));
-            }
+        let mut tables: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let own = [("kernel", &self.kernel), ("attribution", &self.attribution)];
+        let own = own.iter().flat_map(|(table, lines)| lines.iter().map(|line| (*table, line.as_str())));
+        let others = self.others.iter().map(|(table, line)| (table.as_str(), line.as_str()));
+        for (table, line) in own.chain(others) {
+            tables.entry(table).or_default().push(line);
+        }
+        for (table, lines) in tables {
+            let _ = writeln!(text, "[{table}]\n{}", lines.join("\n"));
         }
         text
     }
@@ -181,6 +197,12 @@ impl Agent {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its folder: the configuration, and `data`.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// What it wrote to its standard error up to now.

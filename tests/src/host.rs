@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -113,6 +113,20 @@ fn run<Body: Fn() -> Result<()>>(body: Body, unfit: Option<String>) {
         #[expect(clippy::panic, reason = "this is how a test fails")]
         None => panic!("{error:?}"),
     }
+}
+
+/// A file of other projects' public test data.
+///
+/// # Errors
+/// A [`Skip`] if it is not here.
+pub fn oracle(path: &str) -> Result<PathBuf> {
+    let told = std::env::var_os("TELEMETRY_ORACLES").map(PathBuf::from);
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/oracles");
+    let file = told.unwrap_or_else(beside).join(path);
+    if file.is_file() {
+        return Ok(file);
+    }
+    Err(anyhow!(Skip(format!("{} is not there (TELEMETRY_ORACLES)", file.display()))))
 }
 
 /// Waits for a condition.

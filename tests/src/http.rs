@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -48,6 +48,17 @@ pub fn get_within(limit: Duration, address: SocketAddr, path: &str) -> Result<Re
     exchange("GET", address, path, &[], None, limit)
 }
 
+/// Asks for one page, and tells how long it took to the last byte: what is done with the answer is not counted.
+///
+/// # Errors
+/// As [`get`].
+pub fn timed_get(limit: Duration, address: SocketAddr, path: &str) -> Result<(Duration, Response)> {
+    let begun = Instant::now();
+    let answer = raw("GET", address, path, &[], None, limit)?;
+    let took = begun.elapsed();
+    Ok((took, parse(&answer)?))
+}
+
 /// Sends a body.
 ///
 /// # Errors
@@ -74,6 +85,17 @@ fn exchange(
     body: Option<&[u8]>,
     limit: Duration,
 ) -> Result<Response> {
+    parse(&raw(method, address, path, headers, body, limit)?)
+}
+
+fn raw(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+    limit: Duration,
+) -> Result<Vec<u8>> {
     let limit = crate::host::scaled(limit);
     let mut stream = TcpStream::connect_timeout(&address, limit).context("connect to the server")?;
     stream.set_read_timeout(Some(limit))?;
@@ -90,7 +112,7 @@ fn exchange(
     stream.write_all(body.unwrap_or_default()).context("send the body")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).context("read the answer")?;
-    parse(&answer)
+    Ok(answer)
 }
 
 fn parse(answer: &[u8]) -> Result<Response> {

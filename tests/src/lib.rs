@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod bpf;
 pub mod cgroup;
+pub mod dashboards;
 pub mod datagen;
 pub mod figure;
 pub mod host;
@@ -20,6 +21,8 @@ pub mod page;
 pub mod peer;
 pub mod proc;
 pub mod prometheus;
+pub mod pty;
+pub mod python;
 pub mod recording;
 pub mod remote_write;
 pub mod schemathesis;

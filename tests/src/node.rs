@@ -15,6 +15,7 @@ use crate::host::Skip;
 pub struct Node {
     dir: PathBuf,
     podlet: PathBuf,
+    driver: String,
 }
 
 /// A container that lived and ended.
@@ -35,7 +36,8 @@ pub struct Life {
 // === impl Node ===
 
 impl Node {
-    /// The node of `TELEMETRY_NODE`, which `cargo xtask test` starts for this suite.
+    /// The node of `TELEMETRY_NODE`, which `cargo xtask test` starts for this suite; `TELEMETRY_CGROUP_DRIVER` tells who
+    /// makes its cgroups, `cgroupfs` or `systemd`.
     ///
     /// # Errors
     /// A [`Skip`] if there is none.
@@ -43,7 +45,8 @@ impl Node {
         let told = |name: &str| std::env::var_os(name).map(PathBuf::from);
         let node = told("TELEMETRY_NODE").zip(told("TELEMETRY_PODLET"));
         let (dir, podlet) = node.ok_or_else(|| anyhow!(Skip("no node of pods was started".to_owned())))?;
-        Ok(Self { dir, podlet })
+        let driver = std::env::var("TELEMETRY_CGROUP_DRIVER").unwrap_or_else(|_| "cgroupfs".to_owned());
+        Ok(Self { dir, podlet, driver })
     }
 
     /// An agent's settings that read names where this node's runtime writes them.
@@ -59,7 +62,13 @@ impl Node {
     pub fn podlet(&self, arguments: &[&str]) -> Result<Vec<Value>> {
         let mut command = Command::new(&self.podlet);
         command.arg("--socket").arg(self.dir.join("containerd.sock"));
-        command.arg("--logs").arg(self.logs()).args(arguments).stdin(Stdio::null());
+        command.arg("--logs").arg(self.logs());
+        if let Some((task @ (&"run" | &"churn"), rest)) = arguments.split_first() {
+            command.args([*task, "--driver", &self.driver]).args(rest);
+        } else {
+            command.args(arguments);
+        }
+        command.stdin(Stdio::null());
         let output = command.output().with_context(|| format!("start {}", self.podlet.display()))?;
         if !output.status.success() {
             bail!("podlet {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -92,6 +92,12 @@ impl Peer {
         self.port
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it takes samples.
     #[must_use]
     pub fn write_path(&self) -> &'static str {

@@ -78,6 +78,19 @@ pub fn schedstat(pid: u32) -> Result<Schedstat> {
     Ok(sum)
 }
 
+/// CPU seconds of a process so far, threads that have ended among them, to a hundredth.
+///
+/// # Errors
+/// If it is gone.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = read(format!("/proc/{pid}/stat"))?;
+    // The name may hold anything but ends with the last parenthesis; user and system time are the 14th and 15th field.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    let ticks: f64 = ticks.sum::<Result<f64, _>>().context("times of a process")?;
+    Ok(ticks / 100.0)
+}
+
 /// Context switches of a process.
 ///
 /// # Errors

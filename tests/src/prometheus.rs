@@ -1,15 +1,17 @@
-//! A real Prometheus, of Debian's package on the path: scrapes, is pushed to, pushes, answers queries.
+//! A real Prometheus: scrapes, is pushed to, pushes, answers queries. Of Debian's package on the path, or the newest one,
+//! which `cargo xtask test` has unpacked.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::agent::free_address;
-use crate::host::eventually;
+use crate::host::{Skip, eventually};
 use crate::http;
 
 /// From start to answering queries.
@@ -32,11 +34,27 @@ impl Prometheus {
     /// # Errors
     /// If it cannot be started or does not get ready, with its log.
     pub fn start(config: &str, flags: &[&str]) -> Result<Self> {
+        Self::start_program(Path::new("prometheus"), config, flags)
+    }
+
+    /// The same with the newest one.
+    ///
+    /// # Errors
+    /// A [`Skip`] if there is none, else as [`Prometheus::start`].
+    pub fn start_newest(config: &str, flags: &[&str]) -> Result<Self> {
+        let program = std::env::var_os("TELEMETRY_PEERS").map(|dir| Path::new(&dir).join("prometheus"));
+        match program.filter(|program| program.is_file()) {
+            Some(program) => Self::start_program(&program, config, flags),
+            None => Err(anyhow!(Skip("Prometheus 3 is not here (TELEMETRY_PEERS)".to_owned()))),
+        }
+    }
+
+    fn start_program(program: &Path, config: &str, flags: &[&str]) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let address = free_address()?;
         let config_path = dir.path().join("prometheus.yml");
         std::fs::write(&config_path, config)?;
-        let child = Command::new("prometheus")
+        let child = Command::new(program)
             .arg(format!("--config.file={}", config_path.display()))
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address={address}"))

@@ -10,6 +10,23 @@ use crate::http;
 /// Snappy's longest literal with a length of three bytes.
 const LITERAL_MAX: usize = 1 << 16;
 
+/// A native histogram of whole counts.
+#[derive(Clone, Debug, Default)]
+pub struct Native {
+    /// The schema; -53 has bounds of its own.
+    pub schema: i64,
+    /// Sum of all observations.
+    pub sum: f64,
+    /// Observations at zero.
+    pub zeros: u64,
+    /// Index of the first positive bucket, and counts from there on.
+    pub positive: (i64, Vec<u64>),
+    /// The same below zero.
+    pub negative: (i64, Vec<u64>),
+    /// Upper bounds of buckets that have their own.
+    pub bounds: Vec<f64>,
+}
+
 /// Series that go in one request, their labels already encoded.
 pub struct Request {
     series: Vec<Vec<u8>>,
@@ -51,6 +68,23 @@ impl Request {
         self.post(port, path)
     }
 
+    /// Sends a native histogram a series.
+    ///
+    /// # Errors
+    /// If the receiver does not take it.
+    pub fn send_natives(&mut self, port: u16, path: &str, t: i64, natives: &[Native]) -> Result<()> {
+        self.body.clear();
+        for (labels, native) in self.series.iter().zip(natives) {
+            let mut all = Vec::new();
+            put_bytes(&mut all, 0x22, &histogram(native, t));
+            self.body.push(0x0a);
+            put_varint(&mut self.body, (labels.len() + all.len()) as u64);
+            self.body.extend_from_slice(labels);
+            self.body.extend_from_slice(&all);
+        }
+        self.post(port, path)
+    }
+
     fn post(&self, port: u16, path: &str) -> Result<()> {
         let headers = [
             ("Content-Type", "application/x-protobuf"),
@@ -79,6 +113,56 @@ fn put_series(out: &mut Vec<u8>, labels: &[u8], samples: impl IntoIterator<Item 
     put_varint(out, (labels.len() + all.len()) as u64);
     out.extend_from_slice(labels);
     out.extend_from_slice(&all);
+}
+
+/// A `Histogram` message.
+fn histogram(native: &Native, t: i64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let number = |out: &mut Vec<u8>, tag: u8, value: u64| {
+        out.push(tag);
+        put_varint(out, value);
+    };
+    let double = |out: &mut Vec<u8>, tag: u8, value: f64| {
+        out.push(tag);
+        out.extend_from_slice(&value.to_le_bytes());
+    };
+    let Native { schema, sum, zeros, positive, negative, bounds } = native;
+    let count = zeros + positive.1.iter().sum::<u64>() + negative.1.iter().sum::<u64>();
+    number(&mut out, 0x08, count);
+    double(&mut out, 0x19, *sum);
+    number(&mut out, 0x20, zigzag(*schema));
+    if bounds.is_empty() {
+        double(&mut out, 0x29, 1e-128);
+        number(&mut out, 0x30, *zeros);
+    }
+    for ((first, counts), span_tag, deltas_tag) in [(negative, 0x42, 0x4a), (positive, 0x5a, 0x62)] {
+        if counts.is_empty() {
+            continue;
+        }
+        let mut span = Vec::new();
+        number(&mut span, 0x08, zigzag(*first));
+        number(&mut span, 0x10, counts.len() as u64);
+        put_bytes(&mut out, span_tag, &span);
+        let mut deltas = Vec::new();
+        let mut before = 0i64;
+        for count in counts {
+            put_varint(&mut deltas, zigzag(count.cast_signed() - before));
+            before = count.cast_signed();
+        }
+        put_bytes(&mut out, deltas_tag, &deltas);
+    }
+    number(&mut out, 0x78, t.cast_unsigned());
+    if !bounds.is_empty() {
+        let bytes: Vec<u8> = bounds.iter().flat_map(|bound| bound.to_le_bytes()).collect();
+        // Field 16: its tag has two bytes.
+        out.push(0x82);
+        put_bytes(&mut out, 0x01, &bytes);
+    }
+    out
+}
+
+fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63).cast_unsigned()
 }
 
 fn labels(pairs: &[(String, String)]) -> Vec<u8> {

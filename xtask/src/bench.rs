@@ -11,8 +11,10 @@ use crate::setup::Need;
 use crate::{cache, peers, setup, shell};
 
 const PREFIX: &str = "bench-";
-/// Those that have peers and need no kernel.
-const BESIDE_PEERS: [&str; 2] = ["store", "query"];
+/// Those that have peers.
+const BESIDE_PEERS: [&str; 3] = ["api", "store", "query"];
+/// Those that need no kernel.
+const WITHOUT_KERNEL: [&str; 2] = ["store", "query"];
 
 /// Runs one benchmark, or all.
 ///
@@ -28,22 +30,21 @@ pub fn bench(name: Option<&str>) -> Result<()> {
     }
     let has_peers = |bench: &&str| BESIDE_PEERS.contains(bench);
     // Whoever asks for one that needs no kernel does not wait for the programs' build.
-    if !chosen.iter().all(has_peers) {
+    if !chosen.iter().all(|bench| WITHOUT_KERNEL.contains(bench)) {
         build_ebpf::build_ebpf(&EbpfFeatures::default())?;
         // For `perf bench sched pipe`, the densest stream of context switches at hand.
         setup::ensure(&[Need::program("linux-perf", "perf")])?;
         cargo::build_agent()?;
     }
-    let peers = if chosen.iter().any(has_peers) { peers::ensure() } else { None };
+    if chosen.iter().any(has_peers) {
+        peers::ensure();
+    }
     let recordings = cache::dir()?.join("recordings");
     for bench in chosen {
         let program = format!("{PREFIX}{bench}");
         let args = ["run", "--quiet", "--release", "--package", "telemetry-tests", "--bin", &program];
         let mut command = cargo_for_tests(&args);
         command.env("TELEMETRY_RECORDINGS", &recordings);
-        if let Some(dir) = &peers {
-            command.env("TELEMETRY_PEERS", dir);
-        }
         shell::shown(&mut command)?;
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{paths, shell};
+use crate::{paths, peers, python, shell};
 
 /// A test or program of the workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,12 @@ pub fn cargo(args: &[&str]) -> Command {
 pub fn cargo_for_tests(args: &[&str]) -> Command {
     let mut command = cargo(args);
     command.env("TELEMETRY_AGENT", paths::release_agent()).env("TELEMETRY_ORACLES", paths::oracles());
+    if let Some(dir) = peers::found() {
+        command.env("TELEMETRY_PEERS", dir);
+    }
+    if let Some(dir) = python::found() {
+        command.env("TELEMETRY_PYTHON", dir);
+    }
     command
 }
 

@@ -1,4 +1,5 @@
-//! `cargo xtask cluster`: a node without Kubernetes, for the tests that need real pods.
+//! `cargo xtask cluster`: a node without Kubernetes, for the tests that need real pods. `kubernetes` has one with it,
+//! `unified` one in a guest.
 //!
 //! Debian's containerd and runc, unpacked into the cache and never installed, so that no service starts; one image made of
 //! Debian's static busybox; and podlet, which makes pods as kubelet does. Pods have the node's network and nothing
@@ -6,6 +7,7 @@
 
 mod image;
 pub mod kubernetes;
+pub mod unified;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -54,6 +56,15 @@ pub enum Action {
         #[command(subcommand)]
         action: kubernetes::Action,
     },
+    /// A node of pods in a guest where systemd makes all cgroups, of version 2 alone, and the cluster suite in it
+    Unified,
+}
+
+/// Who makes the cgroups of pods.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    Cgroupfs,
+    Systemd,
 }
 
 /// The network of pods that have one of their own.
@@ -87,6 +98,7 @@ pub fn cluster(action: &Action) -> Result<()> {
         Action::Status => shell::shown(&mut Node::prepare()?.podlet(&["list"])),
         Action::Down => Node::prepare()?.down(),
         Action::Kubernetes { action } => kubernetes::kubernetes(action),
+        Action::Unified => unified::unified(),
     }
 }
 
@@ -183,7 +195,8 @@ impl Node {
         let started = Instant::now();
         fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
         let config = self.dir.join("containerd.toml");
-        fs::write(&config, self.config()).with_context(|| format!("write {}", config.display()))?;
+        fs::write(&config, runtime_config(&self.dir, &self.programs.join("usr/sbin/runc"), Driver::Cgroupfs))
+            .with_context(|| format!("write {}", config.display()))?;
         let log = File::create(self.dir.join("containerd.log")).context("containerd's log")?;
         let path = shell::path_with(&[&self.programs.join("usr/bin"), &self.programs.join("usr/sbin")]);
         if let Some(network) = &self.network {
@@ -208,33 +221,6 @@ impl Node {
         self.import(&image::of_busybox(&self.programs, IMAGE)?)?;
         eprintln!("[cluster] up after {:.1} s: {}", started.elapsed().as_secs_f64(), self.socket().display());
         Ok(())
-    }
-
-    /// Of containerd 1.x and 2.x. State lies where the agent looks below `host`.
-    fn config(&self) -> String {
-        let dir = self.dir.display();
-        let runc = self.programs.join("usr/sbin/runc");
-        format!(
-            r#"version = 2
-root = "{dir}/root"
-state = "{dir}/host/run/containerd"
-[grpc]
-  address = "{dir}/containerd.sock"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{IMAGE}"
-  # Without CAP_SYS_RESOURCE a process cannot be made less likely to be killed.
-  restrict_oom_score_adj = true
-  disable_apparmor = true
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-      BinaryName = "{}"
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{dir}/cni"
-"#,
-            runc.display()
-        )
     }
 
     fn import(&self, image: &Path) -> Result<()> {
@@ -305,6 +291,33 @@ state = "{dir}/host/run/containerd"
         eprintln!("[cluster] down");
         Ok(())
     }
+}
+
+/// containerd's configuration, of 1.x and 2.x. State lies where the agent looks below `host`.
+fn runtime_config(dir: &Path, runc: &Path, driver: Driver) -> String {
+    let (dir, runc) = (dir.display(), runc.display());
+    format!(
+        r#"version = 2
+root = "{dir}/root"
+state = "{dir}/host/run/containerd"
+[grpc]
+  address = "{dir}/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{IMAGE}"
+  # Without CAP_SYS_RESOURCE a process cannot be made less likely to be killed.
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      BinaryName = "{runc}"
+      SystemdCgroup = {}
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{dir}/cni"
+"#,
+        driver == Driver::Systemd
+    )
 }
 
 /// Waits for a condition.

@@ -1,6 +1,6 @@
 //! The project's commands: `cargo xtask --help`.
 //!
-//! One file per command; `setup`, `toolchain`, `shell`, `apt`, `peers`, `cache`, `cargo` and `paths` are what they
+//! One file per command; `setup`, `toolchain`, `shell`, `apt`, `peers`, `python`, `cache`, `cargo` and `paths` are what they
 //! share. A command makes the machine ready first and says so, line by line; when everything is in
 //! place no command touches the network.
 #![expect(
@@ -28,6 +28,7 @@ mod cache;
 mod cargo;
 mod paths;
 mod peers;
+mod python;
 mod results;
 mod setup;
 mod shell;

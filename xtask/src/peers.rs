@@ -1,7 +1,8 @@
 //! The stores that ours is measured beside: Prometheus 3 and VictoriaMetrics of Debian's newest suite.
 //!
 //! Their packages are unpacked into the cache and never installed, apart from the Prometheus of the machine's own
-//! suite that the tests of the page use. Where they cannot be had, the benchmark says so and the rest of it runs.
+//! suite that the tests of the page use. The tests of the query API ask the newer one. Where they cannot be had, the
+//! benchmark says so and the rest of it runs, and so do the tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,9 @@ use crate::apt::Apt;
 use crate::{cache, setup, shell};
 
 const SUITE: &str = "sid";
+/// Their place in the cache, and that of their programs in it.
+const ENTRY: &str = "tools/store-peers";
+const PROGRAMS: &str = "usr/bin";
 const PACKAGES: [&str; 4] = ["prometheus", "promtool", "victoria-metrics", "prometheus-node-exporter"];
 
 /// The folder of their programs, or `None` with a line that says why.
@@ -25,8 +29,13 @@ pub fn ensure() -> Option<PathBuf> {
     }
 }
 
+/// The folder, if they are there already.
+pub fn found() -> Option<PathBuf> {
+    Some(cache::dir().ok()?.join(ENTRY).join(PROGRAMS)).filter(|dir| dir.is_dir())
+}
+
 fn fetch() -> Result<PathBuf> {
-    let tree = cache::entry("tools/store-peers", |dir| {
+    let tree = cache::entry(ENTRY, |dir| {
         setup::say(format_args!("fetching {}", PACKAGES.join(" ")));
         let apt = Apt::new(cache::dir()?.join("tools/store-peers-apt"));
         apt.update(&[SUITE])?;
@@ -35,7 +44,7 @@ fn fetch() -> Result<PathBuf> {
         setup::unpack_packages(dir, dir)?;
         fs::write(dir.join("VERSIONS"), versions).context("note the versions")
     })?;
-    Ok(tree.join("usr/bin"))
+    Ok(tree.join(PROGRAMS))
 }
 
 /// `prometheus 3.5.3+ds1-6`, a line a package file of the folder.

@@ -29,6 +29,8 @@ pub struct Need {
 enum Probe {
     Program(String),
     File(PathBuf),
+    /// Of the Python on the path.
+    Module(String),
 }
 
 /// What a command needs and cannot get here. Ends in exit code 69.
@@ -231,11 +233,19 @@ impl Need {
         Self { package: package.into(), probe: Probe::File(file.into()) }
     }
 
+    /// A package that is there when Python has this module.
+    pub fn module(package: &str, module: &str) -> Self {
+        Self { package: package.into(), probe: Probe::Module(module.into()) }
+    }
+
     /// True when nothing has to be done.
     pub fn is_met(&self) -> bool {
         match &self.probe {
             Probe::Program(name) => shell::find_program(name).is_some(),
             Probe::File(path) => path.exists(),
+            Probe::Module(name) => {
+                shell::succeeds(Command::new("python3").args(["-c", &format!("import {name}")]))
+            }
         }
     }
 }
@@ -244,6 +254,9 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.probe {
             Probe::Program(name) => write!(f, "{name} (Debian package {})", self.package),
+            Probe::Module(name) => {
+                write!(f, "Python's module {name} (Debian package {})", self.package)
+            }
             Probe::File(path) => write!(f, "{} (Debian package {})", path.display(), self.package),
         }
     }

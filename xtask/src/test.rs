@@ -8,7 +8,7 @@ use crate::build_ebpf::{self, EbpfFeatures};
 use crate::cargo::{self, Target, cargo_for_tests};
 use crate::kernel::{self, Refresh};
 use crate::results::Results;
-use crate::{check, cluster, setup, toolchain};
+use crate::{check, cluster, peers, python, setup, toolchain};
 
 /// Kernels that every change is tried on: the oldest that Debian supports, and the newest long-term one.
 const MATRIX: [&str; 2] = ["6.1", "6.12"];
@@ -16,6 +16,9 @@ const MATRIX: [&str; 2] = ["6.1", "6.12"];
 /// The matrix builds everything once more and boots two guests without hardware's help, a quarter of an hour on two slow
 /// cores; the whole is to end within 45 min. Begun later than this it is left out, by name.
 const MATRIX_BEGINS: Duration = Duration::from_secs(29 * 60);
+
+/// One more guest, whose programs the matrix has built in the main.
+const UNIFIED_BEGINS: Duration = Duration::from_secs(36 * 60);
 
 /// Sets the machine up, then checks and tests everything that this machine can.
 ///
@@ -27,6 +30,8 @@ pub fn test(is_full: bool) -> Result<()> {
     setup::ensure_components()?;
     setup::ensure(&setup::test_needs())?;
     setup::ensure_prometheus()?;
+    peers::ensure();
+    python::ensure();
     build_ebpf::build_with(&toolchain, &EbpfFeatures::default())?;
 
     let mut results = Results::default();
@@ -48,15 +53,21 @@ pub fn test(is_full: bool) -> Result<()> {
     }
     cluster::run_suite(&mut results)?;
     cluster::kubernetes::run_suite(is_full, &mut results)?;
+    let minutes = || begun.elapsed().as_secs() / 60;
     if begun.elapsed() > MATRIX_BEGINS {
-        let minutes = begun.elapsed().as_secs() / 60;
-        let reason = format!("{minutes} min are used; `cargo xtask kernel {}` runs it", MATRIX.join(" "));
+        let reason = format!("{} min are used; `cargo xtask kernel {}` runs it", minutes(), MATRIX.join(" "));
         results.skip("kernel matrix", &reason);
-        return results.finish();
+    } else {
+        match kernel::prepare(&MATRIX, Refresh::No) {
+            Ok(matrix) => matrix.run(&mut results)?,
+            Err(error) => results.skip("kernel matrix", &one_line(&error)),
+        }
     }
-    match kernel::prepare(&MATRIX, Refresh::No) {
-        Ok(matrix) => matrix.run(&mut results)?,
-        Err(error) => results.skip("kernel matrix", &one_line(&error)),
+    if begun.elapsed() > UNIFIED_BEGINS && !is_full {
+        let reason = format!("{} min are used; `cargo xtask cluster unified` runs it", minutes());
+        results.skip("unified cluster", &reason);
+    } else {
+        cluster::unified::run_suite(is_full, &mut results)?;
     }
     results.finish()
 }

@@ -6,8 +6,8 @@
 //! Every connection is bounded from both sides: how many there are, and how long each may take to send a header, to
 //! take its answer, or to do nothing. A client that stalls costs itself its connection and nobody else anything.
 
+mod coding;
 mod connection;
-mod gzip;
 mod index;
 mod pages;
 pub mod prometheus;
@@ -17,6 +17,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 pub mod v1;
+mod wire;
 pub mod write;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::human_duration;
 use crate::store::Latest;
 
-pub use gzip::compress;
+pub use coding::Coding;
 pub use prometheus::Prometheus;
 pub use server::{bind, serve};
 pub use stats::{HttpStats, METRICS};
@@ -39,7 +40,8 @@ pub use write::Receiver;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Connections at one time. When all are taken, a new one replaces the oldest that is not being answered; when
-    /// all are being answered, it is closed at once. 64 is three scrapers and a browser many times over, and leaves
+    /// all are being answered, it is closed at once. 256 is more than can be answered or wait for an answer at one time
+    /// (queries, pushes, answers that are being sent), so that a scrape finds a place whatever others ask; and it leaves
     /// room for the agent's own files under the usual limit of 1,024.
     pub connections_max: usize,
     /// How long a client may take to send a whole request header.
@@ -97,7 +99,7 @@ pub struct Check {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            connections_max: 64,
+            connections_max: 256,
             header_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),

@@ -8,21 +8,22 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use axum::body::Bytes;
 use telemetry_model::Snapshot;
 
-use super::gzip;
+use super::Coding;
 use crate::expose::{self, Format};
 
 /// What a scrape can get.
 #[derive(Clone)]
 pub(super) struct Page {
     pub(super) bytes: Bytes,
-    pub(super) is_gzip: bool,
+    pub(super) coding: Coding,
 }
 
 /// What a scrape asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Form {
     pub(super) format: Format,
-    pub(super) allows_gzip: bool,
+    /// How it may be compressed.
+    pub(super) coding: Coding,
 }
 
 /// Pages made of one snapshot.
@@ -35,7 +36,7 @@ pub(super) struct Pages {
 struct Made {
     /// Weak, so that old values do not outlive the next tick only because nobody has scraped since.
     of: Weak<Snapshot>,
-    /// At most one for each of six forms.
+    /// At most one for each of nine forms.
     pages: Vec<(Form, Page)>,
 }
 
@@ -65,12 +66,10 @@ impl Pages {
     fn make(&self, snapshot: &Snapshot, form: Form) -> Page {
         let mut page = Vec::new();
         form.format.write(snapshot, &mut page);
-        let is_gzip = form.allows_gzip && page.len() >= self.gzip_min_bytes;
-        if is_gzip {
-            page = gzip::compress(&page);
-        }
+        let coding = if page.len() >= self.gzip_min_bytes { form.coding } else { Coding::Identity };
+        page = coding.encode(page);
         page.shrink_to_fit();
-        Page { bytes: page.into(), is_gzip }
+        Page { bytes: page.into(), coding }
     }
 }
 
@@ -79,7 +78,7 @@ mod tests {
     use super::*;
     use crate::expose::fixture;
 
-    const PLAIN: Form = Form { format: Format::Text, allows_gzip: false };
+    const PLAIN: Form = Form { format: Format::Text, coding: Coding::Identity };
 
     #[test]
     fn a_page_is_made_once_for_a_snapshot_and_anew_for_the_next() {
@@ -88,8 +87,10 @@ mod tests {
         let page = pages.get(&first, PLAIN).bytes;
         assert_eq!(pages.get(&first, PLAIN).bytes.as_ptr(), page.as_ptr(), "the same bytes, not a copy");
         assert!(pages.get(&second, PLAIN).bytes.len() > page.len());
-        let compressed = pages.get(&second, Form { allows_gzip: true, ..PLAIN });
-        assert!(compressed.is_gzip && compressed.bytes.len() < page.len());
+        for coding in [Coding::Gzip, Coding::Zstd] {
+            let compressed = pages.get(&second, Form { coding, ..PLAIN });
+            assert!(compressed.coding == coding && compressed.bytes.len() < page.len());
+        }
     }
 
     #[test]
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn small_pages_are_not_compressed() {
         let pages = Pages::new(&expose::Config { gzip_min_bytes: usize::MAX });
-        let page = pages.get(&Arc::new(fixture::snapshot(100)), Form { allows_gzip: true, ..PLAIN });
-        assert!(!page.is_gzip);
+        let page = pages.get(&Arc::new(fixture::snapshot(100)), Form { coding: Coding::Zstd, ..PLAIN });
+        assert_eq!(page.coding, Coding::Identity);
     }
 }

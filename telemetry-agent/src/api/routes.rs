@@ -9,8 +9,8 @@ use axum::body::Body;
 use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    ACCEPT, ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    HeaderName, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ALLOW, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
@@ -19,7 +19,7 @@ use tower::ServiceExt as _;
 
 use super::pages::{Form, Pages};
 use super::stats::Handler;
-use super::{Check, Deps, gzip, index, prometheus, v1, write};
+use super::{Check, Coding, Deps, index, prometheus, v1, write};
 use crate::expose;
 
 /// Longest path and query answered. Scrapers' have 15 bytes and a few parameters.
@@ -113,6 +113,7 @@ fn is_push(path: &str) -> bool {
 
 fn is_api(path: &str) -> bool {
     path.strip_prefix(prometheus::PREFIX).is_some_and(|rest| rest.starts_with('/'))
+        || path == prometheus::federate::PATH
 }
 
 fn is_own(path: &str) -> bool {
@@ -173,14 +174,12 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
     }
     let form = Form {
         format: expose::negotiate(joined(&headers, &ACCEPT).as_deref()),
-        allows_gzip: joined(&headers, &ACCEPT_ENCODING).is_some_and(|value| gzip::accepted(&value)),
+        coding: Coding::of(&headers),
     };
     let page = shared.pages.get(&snapshot, form);
     let mut response = respond(StatusCode::OK, form.format.content_type(), page.bytes.into());
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
-    if page.is_gzip {
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
+    page.coding.mark(&mut response);
     response
 }
 

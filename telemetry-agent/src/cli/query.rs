@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::text::printable;
 use crate::{human_duration, sysexits};
 
 /// What to ask, and how to show it.
@@ -72,7 +73,7 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// An exit code and what is wrong, in one line.
 pub fn run(query: &Query) -> Result<(), (u8, String)> {
     let (path, form) = query.request().map_err(|text| (sysexits::USAGE, text))?;
-    let answer = fetch(&query.url, &path, form)?;
+    let answer = fetch(&query.url, &path, form, PATIENCE)?;
     let text = String::from_utf8_lossy(&answer).into_owned();
     let unreadable = |reason: &dyn std::fmt::Display| {
         (sysexits::DATA_ERROR, format!("{}: no answer of Prometheus' API: {reason}", query.url))
@@ -138,8 +139,16 @@ fn seconds_now() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// Sends a form and reads the answer.
-fn fetch(url: &Uri, path: &str, form: String) -> Result<Vec<u8>, (u8, String)> {
+/// Sends a form and reads the answer, as long as that takes `patience` at most.
+///
+/// # Errors
+/// An exit code and what is wrong, in one line.
+pub(super) fn fetch(
+    url: &Uri,
+    path: &str,
+    form: String,
+    patience: Duration,
+) -> Result<Vec<u8>, (u8, String)> {
     let unavailable = |error: &dyn std::fmt::Display| {
         (sysexits::UNAVAILABLE, format!("{url}: {error}; is the agent running?"))
     };
@@ -164,7 +173,7 @@ fn fetch(url: &Uri, path: &str, form: String) -> Result<Vec<u8>, (u8, String)> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| (sysexits::OS_ERROR, error.to_string()))?;
-    let answer = runtime.block_on(async { timeout(PATIENCE, exchange).await });
+    let answer = runtime.block_on(async { timeout(patience, exchange).await });
     answer.map_err(|_| unavailable(&"no answer in time"))?.map_err(|error| unavailable(&error))
 }
 
@@ -213,11 +222,6 @@ fn labels(metric: &Value) -> String {
     } else {
         printable(&format!("{name}{{{}}}", pairs.join(", ")))
     }
-}
-
-/// Names are the measured's to choose: nothing that moves a terminal's cursor gets through.
-fn printable(text: &str) -> String {
-    text.replace(|character: char| character.is_control(), "\u{fffd}")
 }
 
 fn table(series: &[Series]) -> String {

@@ -223,7 +223,11 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Switch,
         help: "Whether the functions and operators that Prometheus calls experimental are known.",
     },
-    Key { name: "query.admin", kind: Kind::Switch, help: "Whether series can be deleted through the API." },
+    Key {
+        name: "query.admin",
+        kind: Kind::Switch,
+        help: "Whether series can be deleted and the store copied through the API.",
+    },
     Key {
         name: "query.cors",
         kind: Kind::Switch,

@@ -14,6 +14,7 @@ use telemetry_model::Snapshot;
 
 pub use negotiate::negotiate;
 pub(crate) use negotiate::thousandths;
+pub(crate) use number::push as push_number;
 
 /// What a page looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

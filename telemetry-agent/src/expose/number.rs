@@ -10,7 +10,7 @@ const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 const EXPONENTIAL_LEN_MAX: usize = 32;
 
 /// Appends a sample value of the text format.
-pub(super) fn push(value: f64, out: &mut Vec<u8>) {
+pub(crate) fn push(value: f64, out: &mut Vec<u8>) {
     let magnitude = value.abs();
     if value.is_nan() {
         out.extend_from_slice(b"NaN");

@@ -219,7 +219,8 @@ impl Db {
             return Err(Refused::ReadOnly);
         }
         let group = writer.groups.get_mut(series.group.0 as usize).ok_or(Refused::Gone)?;
-        if group.series_at(series.slot) != Some(series.id) {
+        // One that has ended is let go of with its window, whatever was added to it: asking for it takes the end back.
+        if group.series_at(series.slot) != Some(series.id) || group.is_ended(series.slot) {
             return Err(Refused::Gone);
         }
         let placed = group.place(t);

@@ -82,7 +82,7 @@ impl Db {
 
 /// Whether a file was made of others, or all that it was joined of were, when there was no newer file than `files`:
 /// deletions of that time were applied to it. Fresh files hold what memory held.
-fn is_made_since(meta: &BlockMeta, files: u64) -> bool {
+pub(super) fn is_made_since(meta: &BlockMeta, files: u64) -> bool {
     match meta.level {
         0 => false,
         1 => meta.id > files,

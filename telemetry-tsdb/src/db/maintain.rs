@@ -232,7 +232,7 @@ impl Db {
         }
     }
 
-    fn compact(&self, meta: BlockMeta, inputs: &[Arc<Block>]) -> Result<(), Error> {
+    pub(super) fn compact(&self, meta: BlockMeta, inputs: &[Arc<Block>]) -> Result<(), Error> {
         let storage = self.storage()?;
         let tombstones = self.tombstones.load_full();
         let deleted = |id: SeriesId| ranges_of(&tombstones, id);
@@ -309,7 +309,7 @@ impl Db {
         Some((key, self.joined_meta(2, from, end.saturating_sub(from), &inputs), inputs))
     }
 
-    fn joined_meta(&self, level: u8, from: i64, len: i64, inputs: &[Arc<Block>]) -> BlockMeta {
+    pub(super) fn joined_meta(&self, level: u8, from: i64, len: i64, inputs: &[Arc<Block>]) -> BlockMeta {
         let mut writer = self.writer();
         writer.next_block += 1;
         let sources = inputs.iter().flat_map(|input| {

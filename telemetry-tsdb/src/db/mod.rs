@@ -19,6 +19,7 @@ pub mod record;
 mod refused;
 mod replay;
 mod series;
+mod snapshot;
 mod strays;
 mod tiers;
 mod writer;
@@ -42,6 +43,7 @@ pub use open::OpenReport;
 pub use query::{Column, Hints, Reader, Selected, Selection, Stretch, Want};
 pub use record::{Exemplar, Metadata, Tombstone};
 pub use series::SeriesRef;
+pub use snapshot::Snapshot;
 
 use writer::Writer;
 

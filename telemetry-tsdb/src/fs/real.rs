@@ -86,6 +86,10 @@ impl Storage for RealStorage {
         fs::rename(self.root.join(from), self.root.join(to))
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(self.root.join(from), self.root.join(to))
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(self.root.join(path))
     }

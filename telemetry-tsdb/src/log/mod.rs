@@ -11,7 +11,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::fs::Storage;
 
 pub use replay::{Record, Report, replay, scan, sync};
 pub use row::{RowDecoder, RowEncoder, RowError};
@@ -42,6 +45,18 @@ fn segment_path(first: u64, attempt: u32) -> PathBuf {
 fn parse_name(name: &Path) -> Option<(u64, u32)> {
     let (first, attempt) = name.to_str()?.strip_suffix(".seg")?.split_once('-')?;
     Some((first.parse().ok()?, attempt.parse().ok()?))
+}
+
+/// Segments that nothing is written to any more: all but the newest.
+///
+/// # Errors
+/// What the system says.
+pub fn closed(storage: &dyn Storage) -> io::Result<Vec<PathBuf>> {
+    let mut segments: Vec<PathBuf> =
+        storage.list(Path::new(DIR))?.into_iter().filter(|name| parse_name(name).is_some()).collect();
+    segments.sort();
+    segments.pop();
+    Ok(segments.into_iter().map(|name| Path::new(DIR).join(name)).collect())
 }
 
 /// Appends a record.

@@ -200,6 +200,17 @@ fn a_deletion_of_what_is_joined_already_stays_as_long_as_its_file() {
     assert_eq!(world.db.stats().deletions, 1, "the file has them");
     let expected: Vec<i64> = (0..700).filter(|k| !(10..=20).contains(k)).collect();
     assert_eq!(world.minutes(), expected);
+    // Unless the file is written anew; then its tiers alone have them.
+    let samples = || {
+        let blocks = world.db.blocks();
+        blocks.iter().filter(|file| file.meta().tier_ms == 0).map(|file| file.meta().samples).sum::<u64>()
+    };
+    let before = samples();
+    assert_eq!((world.db.apply_deletions().unwrap(), before - samples()), (1, 11));
+    assert_eq!(world.db.apply_deletions().unwrap(), 0, "once is enough");
+    assert_eq!(world.minutes(), expected);
+    let world = world.crash();
+    assert_eq!(world.minutes(), expected);
 }
 
 #[test]

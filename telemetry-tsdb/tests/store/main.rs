@@ -14,4 +14,5 @@ mod model;
 mod plain;
 mod readers;
 mod refused;
+mod snapshots;
 mod tiers;

@@ -267,6 +267,9 @@ impl World {
         let known = self.known.get_mut(&labels).unwrap();
         known.samples.retain(|t, _| *t < from || *t > to);
         known.deleted.push((from, to));
+        if self.rng.below(3) == 0 {
+            self.db().apply_deletions().unwrap();
+        }
     }
 
     /// A series ends and another one of the same place begins; owned ones get a new owner.

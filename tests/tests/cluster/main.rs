@@ -5,3 +5,4 @@
 
 mod names;
 mod nested;
+mod private;

@@ -1,4 +1,4 @@
-//! Boots one kernel in QEMU and reads what the suite says on its console.
+//! Boots one kernel in QEMU and reads what a suite says on its console.
 //!
 //! Retry rule: a boot is tried again only when init's first line never appeared, at most three times,
 //! the last with one CPU; such a crash is the emulator's. Whatever goes wrong after that line is a
@@ -21,6 +21,8 @@ use crate::results::Results;
 
 /// The memory of a guest holds its root too: some 60 MB of programs, twice while it is unpacked.
 const MEMORY_MIB: &str = "1024";
+/// How the console is reached, and that a panic ends the guest.
+const ARGUMENTS: &str = "console=ttyS0 panic=-1 quiet";
 /// Boot to init takes 2.5 to 7 s emulated, 30 s on a host that is busy ten times over.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// For the whole suite. A guest runs about ten times slower than the host.
@@ -49,38 +51,106 @@ struct Console {
     crash: Option<String>,
 }
 
+/// What is booted, beside the kernel.
+pub struct Guest<'a> {
+    /// What it is called in results.
+    pub name: String,
+    pub kernel: &'a Kernel,
+    /// Removed when the guest has ended.
+    pub initramfs: &'a Path,
+    /// The first disk, if it has one.
+    pub disk: Option<&'a Path>,
+    /// Words for the kernel beside those of every guest.
+    pub arguments: &'a str,
+}
+
 /// Where logs are kept.
 pub fn log_dir() -> PathBuf {
     paths::target().join("kernel")
 }
 
-/// Runs the suite on a kernel. What fails in the guest is in `results`.
-///
-/// # Errors
-/// When the emulator cannot be started or the log not written.
-pub fn run(kernel: &Kernel, image: &Path, results: &mut Results) -> Result<()> {
-    let log = log_dir().join(format!("{}.log", kernel.version));
-    let name = format!("kernel {}", kernel.version);
-    let started = Instant::now();
-    let failed_before = results.failed();
-    let mut console = Console::default();
-    for attempt in 1..=BOOTS_MAX {
-        let cpus = if attempt == BOOTS_MAX { "1" } else { "2" };
-        eprintln!("[kernel] booting {} with {cpus} CPUs, log in {}", kernel.version, log.display());
-        console = boot(kernel, image, cpus, &log, results)?;
-        if console.booted {
-            break;
+// === impl Guest ===
+
+impl Guest<'_> {
+    /// Boots it and follows its suite to the end. What fails in it is in `results`.
+    ///
+    /// # Errors
+    /// When the emulator cannot be started or the log not written.
+    pub fn run(&self, results: &mut Results) -> Result<()> {
+        let name = &self.name;
+        let log = log_dir().join(format!("{}.log", name.replace(' ', "-")));
+        let started = Instant::now();
+        let failed_before = results.failed();
+        let mut console = Console::default();
+        for attempt in 1..=BOOTS_MAX {
+            let cpus = if attempt == BOOTS_MAX { "1" } else { "2" };
+            eprintln!("[guest] booting {name} with {cpus} CPUs, log in {}", log.display());
+            console = self.boot(cpus, &log, results)?;
+            if console.booted {
+                break;
+            }
+            let crash = console.crash.as_deref().unwrap_or("no line that says why");
+            eprintln!("[guest] {name}: boot {attempt} of {BOOTS_MAX} ended before init: {crash}");
         }
-        let crash = console.crash.as_deref().unwrap_or("no line that says why");
-        eprintln!("[kernel] {}: boot {attempt} of {BOOTS_MAX} ended before init: {crash}", kernel.version);
+        initramfs::remove(self.initramfs);
+        let skips: Vec<_> = console.skips.iter().map(|skip| format!("{name}: {skip}")).collect();
+        results.skipped_tests(&skips);
+        match verdict(&console) {
+            Ok(()) => eprintln!("[guest] {name} passed in {} s", started.elapsed().as_secs()),
+            Err(error) => results.fail_tests(name, &format!("{error}; see {}", log.display()), failed_before),
+        }
+        Ok(())
     }
-    initramfs::remove(image);
-    results.skipped_tests(&console.skips.iter().map(|skip| format!("{name}: {skip}")).collect::<Vec<_>>());
-    match verdict(&console) {
-        Ok(()) => eprintln!("[kernel] {} passed in {} s", kernel.version, started.elapsed().as_secs()),
-        Err(error) => results.fail_tests(&name, &format!("{error}; see {}", log.display()), failed_before),
+
+    /// One boot, to its end or its limit.
+    fn boot(&self, cpus: &str, log: &Path, results: &mut Results) -> Result<Console> {
+        fs::create_dir_all(log_dir()).context("create the folder of logs")?;
+        let mut file = File::create(log).with_context(|| format!("create {}", log.display()))?;
+        let mut qemu = self.emulator(cpus)?.spawn().context("start qemu-system-x86_64")?;
+        let lines = console_lines(&mut qemu);
+        let started = Instant::now();
+        let mut console = Console::default();
+        loop {
+            let limit = if console.booted { SUITE_LIMIT } else { BOOT_LIMIT };
+            let line = match lines.recv_timeout(limit.saturating_sub(started.elapsed())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    // It may have ended between the time-out and here; then there is nothing to kill.
+                    let _ = qemu.kill();
+                    break;
+                }
+            };
+            writeln!(file, "{line}").with_context(|| format!("write {}", log.display()))?;
+            if console.booted && (line.starts_with("test ") || line.starts_with('@')) {
+                eprintln!("  {} | {line}", self.kernel.version);
+            }
+            console.read(&line);
+            results.count_line(&line);
+        }
+        qemu.wait().context("wait for qemu")?;
+        Ok(console)
     }
-    Ok(())
+
+    fn emulator(&self, cpus: &str) -> Result<Command> {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-accel", ACCELERATOR, "-cpu", CPU, "-m", MEMORY_MIB, "-smp", cpus])
+            .args(["-nographic", "-no-reboot", "-nic", "none", "-append"])
+            .arg(format!("{ARGUMENTS} {}", self.arguments))
+            .arg("-kernel")
+            .arg(self.kernel.image()?)
+            .arg("-initrd")
+            .arg(self.initramfs)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(disk) = self.disk {
+            // What a guest writes is of no use after it.
+            let drive = format!("file={},format=raw,if=virtio,snapshot=on", disk.display());
+            qemu.args(["-drive", &drive]);
+        }
+        Ok(qemu)
+    }
 }
 
 fn verdict(console: &Console) -> Result<()> {
@@ -96,54 +166,6 @@ fn verdict(console: &Console) -> Result<()> {
         }
         (None, None) => Err(anyhow!("init was never reached")),
     }
-}
-
-/// One boot, to its end or its limit.
-fn boot(kernel: &Kernel, image: &Path, cpus: &str, log: &Path, results: &mut Results) -> Result<Console> {
-    fs::create_dir_all(log_dir()).context("create the folder of logs")?;
-    let mut file = File::create(log).with_context(|| format!("create {}", log.display()))?;
-    let mut qemu = Command::new("qemu-system-x86_64")
-        .args(["-accel", ACCELERATOR, "-cpu", CPU, "-m", MEMORY_MIB, "-smp", cpus])
-        .args([
-            "-nographic",
-            "-no-reboot",
-            "-nic",
-            "none",
-            "-append",
-            "console=ttyS0 panic=-1 quiet",
-            "-kernel",
-        ])
-        .arg(kernel.image()?)
-        .arg("-initrd")
-        .arg(image)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("start qemu-system-x86_64")?;
-    let lines = console_lines(&mut qemu);
-    let started = Instant::now();
-    let mut console = Console::default();
-    loop {
-        let limit = if console.booted { SUITE_LIMIT } else { BOOT_LIMIT };
-        let line = match lines.recv_timeout(limit.saturating_sub(started.elapsed())) {
-            Ok(line) => line,
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {
-                // It may have ended between the time-out and here; then there is nothing to kill.
-                let _ = qemu.kill();
-                break;
-            }
-        };
-        writeln!(file, "{line}").with_context(|| format!("write {}", log.display()))?;
-        if console.booted && (line.starts_with("test ") || line.starts_with('@')) {
-            eprintln!("  {} | {line}", kernel.version);
-        }
-        console.read(&line);
-        results.count_line(&line);
-    }
-    qemu.wait().context("wait for qemu")?;
-    Ok(console)
 }
 
 /// Lines of both of QEMU's streams, without the console's carriage returns.

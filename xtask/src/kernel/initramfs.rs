@@ -70,24 +70,46 @@ pub fn build(kernel: &Kernel, programs: &Programs) -> Result<PathBuf> {
         }
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0::/tmp:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")?;
-    copy_modules(kernel, &root.join("mod"))?;
-    let init = root.join("init");
-    fs::write(&init, INIT).context("write init")?;
-    shell::quiet(Command::new("chmod").arg("0755").arg(&init))?;
-
+    copy_modules(kernel, &MODULES, &root.join("mod"))?;
     let image = dir.join(format!("{}.initramfs", kernel.version));
-    // Not compressed: unpacking costs an emulated CPU more than reading does.
-    let pack = r#"find . -print0 | cpio --null --create --format newc --owner 0:0 --quiet >"$0""#;
-    shell::quiet(Command::new("sh").args(["-c", pack]).arg(&image).current_dir(&root))?;
-    fs::remove_dir_all(&root).context("remove the guest's unpacked root")?;
+    pack(&root, INIT, &image)?;
     Ok(image)
 }
 
-fn program(name: &str) -> Result<PathBuf> {
+/// Packs a root with what runs first in it, and removes it.
+///
+/// # Errors
+/// When the disk is full.
+pub fn pack(root: &Path, init: &str, image: &Path) -> Result<()> {
+    write_program(&root.join("init"), init)?;
+    // Not compressed: unpacking costs an emulated CPU more than reading does.
+    let pack = r#"find . -print0 | cpio --null --create --format newc --owner 0:0 --quiet >"$0""#;
+    shell::quiet(Command::new("sh").args(["-c", pack]).arg(image).current_dir(root))?;
+    fs::remove_dir_all(root).context("remove the guest's unpacked root")
+}
+
+/// Writes a script that can be run.
+///
+/// # Errors
+/// When the disk is full.
+pub fn write_program(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
+    shell::quiet(Command::new("chmod").arg("0755").arg(file)).map(drop)
+}
+
+/// Where a program of this machine is.
+///
+/// # Errors
+/// When it is not on the path.
+pub fn program(name: &str) -> Result<PathBuf> {
     shell::find_program(name).ok_or_else(|| anyhow!("{name} is not on PATH"))
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file into a guest's root.
+///
+/// # Errors
+/// When it cannot be read, or the disk is full.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     if let Some(dir) = to.parent() {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     }
@@ -107,8 +129,11 @@ fn parse_ldd(text: &str) -> Vec<PathBuf> {
     text.lines().filter_map(path).collect()
 }
 
-/// Copies the modules, unpacked, and a file `order` that names them in the order to load them.
-fn copy_modules(kernel: &Kernel, to: &Path) -> Result<()> {
+/// Copies modules and what they need, unpacked, and a file `order` that names them in the order to load them.
+///
+/// # Errors
+/// When one cannot be read or unpacked.
+pub fn copy_modules(kernel: &Kernel, names: &[&str], to: &Path) -> Result<()> {
     let mut files = BTreeMap::new();
     for path in files_below(&kernel.tree)? {
         if let Some(name) = module_name(&path) {
@@ -117,7 +142,7 @@ fn copy_modules(kernel: &Kernel, to: &Path) -> Result<()> {
     }
     let mut order = Vec::new();
     let mut seen = BTreeSet::new();
-    for name in MODULES {
+    for name in names {
         load_order(
             name,
             &mut seen,

@@ -5,8 +5,8 @@
 //! proof that it works, and emulation behaves alike everywhere.
 
 mod archive;
-mod guest;
-mod initramfs;
+pub mod guest;
+pub mod initramfs;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,7 +19,9 @@ use crate::cargo::{cargo, cargo_for_tests};
 use crate::results::Results;
 use crate::{paths, setup, shell};
 
-use archive::{Archive, Kernel};
+use archive::Archive;
+pub use archive::Kernel;
+use guest::Guest;
 
 /// The integration test that needs root and a kernel to itself.
 pub const SUITE: &str = "kernel";
@@ -43,9 +45,9 @@ pub struct Matrix {
 
 /// What is run inside a guest.
 #[derive(Debug)]
-struct Programs {
-    agent: PathBuf,
-    suite: PathBuf,
+pub struct Programs {
+    pub agent: PathBuf,
+    pub suite: PathBuf,
 }
 
 /// Runs the suite on this machine, or on each kernel that is named.
@@ -79,17 +81,20 @@ pub fn suite() -> Command {
     cargo_for_tests(&["test", "--workspace", "--no-fail-fast", "--test", SUITE, "--", "--test-threads=1"])
 }
 
+/// One kernel, from the cache if it has one that answers to the name.
+///
+/// # Errors
+/// When it is not to be had.
+pub fn fetch(version: &str) -> Result<Kernel> {
+    Archive::new(Refresh::No)?.kernel(version)
+}
+
 /// Fetches the kernels and what boots them.
 ///
 /// # Errors
 /// When the emulator or every kernel is not to be had.
 pub fn prepare(versions: &[&str], refresh: Refresh) -> Result<Matrix> {
-    if cfg!(not(target_arch = "x86_64")) {
-        bail!("the guests' programs are built for x86_64, which this machine is not");
-    }
-    let mut needs = setup::qemu_needs();
-    needs.extend(setup::test_needs());
-    setup::ensure(&needs)?;
+    prepare_emulator()?;
     let mut archive = Archive::new(refresh)?;
     let mut matrix = Matrix { kernels: Vec::new(), absent: Vec::new() };
     for version in versions {
@@ -104,28 +109,69 @@ pub fn prepare(versions: &[&str], refresh: Refresh) -> Result<Matrix> {
     }
 }
 
-/// Builds the agent and the suite without shared libraries, in one go so that they share crates.
-fn build_programs() -> Result<Programs> {
-    eprintln!("[kernel] building the static agent and suite");
+/// Makes sure that guests can be made and booted here.
+///
+/// # Errors
+/// When something is missing, or this machine is of another kind.
+pub fn prepare_emulator() -> Result<()> {
+    if cfg!(not(target_arch = "x86_64")) {
+        bail!("the guests' programs are built for x86_64, which this machine is not");
+    }
+    let mut needs = setup::qemu_needs();
+    needs.extend(setup::test_needs());
+    setup::ensure(&needs)
+}
+
+/// Builds the agent and a suite without shared libraries, in one go so that they share crates.
+///
+/// # Errors
+/// When they do not compile.
+pub fn build_programs(suite: &str) -> Result<Programs> {
+    eprintln!("[guest] building the static agent and suite");
+    let messages = build_static(&[
+        "--package",
+        "telemetry-agent",
+        "--package",
+        "telemetry-tests",
+        "--bin",
+        "telemetry-agent",
+        "--test",
+        suite,
+    ])?;
+    Ok(Programs {
+        agent: built(&messages, "bin", "telemetry-agent")?,
+        suite: built(&messages, "test", suite)?,
+    })
+}
+
+/// Builds for guests, and returns cargo's messages.
+///
+/// # Errors
+/// When it does not compile.
+pub fn build_static(what: &[&str]) -> Result<String> {
     let mut build = cargo(&["build", "--release", "--target", GUEST_TARGET]);
     build
-        .args(["--package", "telemetry-agent", "--package", "telemetry-tests"])
-        .args(["--bin", "telemetry-agent", "--test", SUITE, "--message-format", "json-render-diagnostics"])
+        .args(what)
+        .args(["--message-format", "json-render-diagnostics"])
         .env("CARGO_TARGET_DIR", paths::target().join("guest"))
         .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
-        // They are copied into every guest's memory, and run once.
+        // They are copied into every guest, and run once.
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
-    let messages = shell::filtered(&mut build, |stream, line| {
+    shell::filtered(&mut build, |stream, line| {
         if stream == shell::Stream::Err {
             eprintln!("{line}");
         }
-    })?;
-    let find = |kind: &str, name: &str| {
-        executable(&messages, kind, name).ok_or_else(|| anyhow!("cargo built no {kind} {name}"))
-    };
-    Ok(Programs { agent: find("bin", "telemetry-agent")?, suite: find("test", SUITE)? })
+    })
+}
+
+/// The file of a target that was built.
+///
+/// # Errors
+/// When cargo's messages tell of none.
+pub fn built(messages: &str, kind: &str, name: &str) -> Result<PathBuf> {
+    executable(messages, kind, name).ok_or_else(|| anyhow!("cargo built no {kind} {name}"))
 }
 
 /// The file that cargo's messages name for a target.
@@ -157,7 +203,7 @@ impl Matrix {
         for (version, reason) in &self.absent {
             results.skip(&format!("kernel {version}"), reason);
         }
-        let programs = match build_programs() {
+        let programs = match build_programs(SUITE) {
             Ok(programs) => programs,
             Err(error) => {
                 // The compiler's words stand above already.
@@ -169,7 +215,8 @@ impl Matrix {
         for kernel in &self.kernels {
             let image = initramfs::build(kernel, &programs)
                 .with_context(|| format!("initramfs of {}", kernel.version))?;
-            guest::run(kernel, &image, results)?;
+            let name = format!("kernel {}", kernel.version);
+            Guest { name, kernel, initramfs: &image, disk: None, arguments: "" }.run(results)?;
         }
         Ok(())
     }

@@ -3,14 +3,13 @@
 use std::io::{self, Write};
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, VARY};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use telemetry_promql::error::{ErrorKind, QueryError};
 
 use super::json;
+use crate::api::coding::{Coding, Encoder};
 
 /// What is said of an answer that was cut short.
 pub(super) const TRUNCATED: &str = "results truncated due to limit";
@@ -58,7 +57,7 @@ pub(super) enum Kind {
 /// An answer as bytes.
 pub(super) struct Rendered {
     bytes: Vec<u8>,
-    is_gzip: bool,
+    coding: Coding,
 }
 
 /// Counts what is written, and ends it at a limit.
@@ -90,22 +89,16 @@ impl Success {
     }
 
     /// As bytes, `max` of JSON at most.
-    pub(super) fn render(self, gzip: bool, max: usize) -> Result<Rendered, Failure> {
+    pub(super) fn render(self, coding: Coding, max: usize) -> Result<Rendered, Failure> {
         let failed = |_| {
             Failure::execution(format!(
                 "the answer would have more than {max} bytes; ask for fewer series or a longer step"
             ))
         };
-        let bytes = if gzip {
-            let mut out = Bounded { inner: GzEncoder::new(Vec::new(), Compression::fast()), left: max };
-            self.write(&mut out).map_err(failed)?;
-            out.inner.finish().map_err(failed)?
-        } else {
-            let mut out = Bounded { inner: Vec::new(), left: max };
-            self.write(&mut out).map_err(failed)?;
-            out.inner
-        };
-        Ok(Rendered { bytes, is_gzip: gzip })
+        let mut encoder = Encoder::new(coding, Vec::new()).map_err(failed)?;
+        self.write(&mut Bounded { inner: &mut encoder, left: max }).map_err(failed)?;
+        let bytes = encoder.finish().map_err(failed)?;
+        Ok(Rendered { bytes, coding })
     }
 
     fn write(self, out: &mut dyn Write) -> io::Result<()> {
@@ -136,15 +129,13 @@ impl Rendered {
     pub(super) fn respond(self, guard: impl Send + Sync + 'static) -> Response {
         let held = bytes_of(self.bytes, guard);
         let mut response = json_response(StatusCode::OK, Body::from(held));
-        if self.is_gzip {
-            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
+        self.coding.mark(&mut response);
         response
     }
 }
 
 /// Bytes that keep something alive.
-fn bytes_of<G: Send + Sync + 'static>(bytes: Vec<u8>, guard: G) -> axum::body::Bytes {
+pub(super) fn bytes_of<G: Send + Sync + 'static>(bytes: Vec<u8>, guard: G) -> axum::body::Bytes {
     struct Held<G>(Vec<u8>, G);
     impl<G> AsRef<[u8]> for Held<G> {
         fn as_ref(&self) -> &[u8] {
@@ -258,7 +249,7 @@ mod tests {
     fn an_answer_has_its_data_and_its_remarks() {
         let mut answer = Success::texts(vec!["a", "b\""], Some(1));
         answer.infos.push("i".into());
-        let rendered = answer.render(false, 1000).ok().unwrap();
+        let rendered = answer.render(Coding::Identity, 1000).ok().unwrap();
         assert_eq!(
             String::from_utf8(rendered.bytes).unwrap(),
             r#"{"status":"success","data":["a"],"warnings":["results truncated due to limit"],"infos":["i"]}"#
@@ -267,9 +258,9 @@ mod tests {
 
     #[test]
     fn an_answer_too_large_is_refused_compressed_or_not() {
-        for gzip in [false, true] {
+        for coding in [Coding::Identity, Coding::Gzip, Coding::Zstd] {
             let answer = Success::texts(vec!["a".repeat(1000)], None);
-            let failure = answer.render(gzip, 1000).err().unwrap();
+            let failure = answer.render(coding, 1000).err().unwrap();
             assert_eq!(failure.kind.status(), StatusCode::UNPROCESSABLE_ENTITY);
         }
     }

@@ -6,10 +6,12 @@
 
 mod admin;
 mod answer;
+pub(super) mod federate;
 mod json;
 mod params;
 mod queries;
 mod query;
+pub(super) mod read;
 mod series;
 mod status;
 #[cfg(test)]
@@ -23,8 +25,8 @@ use std::time::{Duration, SystemTime};
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::header::{
-    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CONTENT_TYPE, ORIGIN,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN,
 };
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
@@ -38,12 +40,13 @@ use telemetry_tsdb::db::Db;
 
 use crate::human_duration;
 
-use super::gzip;
+use super::coding::{self, Coding};
 use answer::{Failure, Kind, Success};
 use params::Params;
 use queries::Queries;
 
 pub(super) use queries::METRICS;
+pub use queries::STREAMS;
 
 /// Where the API is.
 pub(super) const PREFIX: &str = "/api/v1";
@@ -82,7 +85,7 @@ pub struct Config {
     pub answer_bytes_max: usize,
     /// Whether functions and operators that Prometheus calls experimental are known.
     pub experimental: bool,
-    /// Whether samples can be deleted through the API.
+    /// Whether samples can be deleted and the store copied through the API.
     pub admin: bool,
     /// Whether pages of other sites may read answers.
     pub cors: bool,
@@ -173,6 +176,8 @@ static ROUTES: &[Route] = &[
     route("/status/tsdb/blocks", Methods::Get, Weight::Light, status::blocks),
     route("/status/walreplay", Methods::Get, Weight::Light, status::wal_replay),
     route("/admin/tsdb/delete_series", Methods::PutPost, Weight::Heavy, admin::delete_series),
+    route("/admin/tsdb/clean_tombstones", Methods::PutPost, Weight::Heavy, admin::clean_tombstones),
+    route("/admin/tsdb/snapshot", Methods::PutPost, Weight::Heavy, admin::snapshot),
 ];
 
 const fn route(
@@ -246,7 +251,7 @@ impl Prometheus {
         self.queries.config().timeout
     }
 
-    /// Answers a request below [`PREFIX`].
+    /// Answers a request below [`PREFIX`], or one of federation.
     pub(super) async fn answer(self: Arc<Self>, request: Request) -> Response {
         let origin = request.headers().get(ORIGIN).cloned();
         let cors = self.queries.config().cors;
@@ -267,6 +272,11 @@ impl Prometheus {
             return empty();
         }
         let path = request.uri().path().to_owned();
+        match path.as_str() {
+            read::PATH => return read::answer(self, request).await,
+            federate::PATH => return federate::answer(self, request).await,
+            _ => {}
+        }
         let below = path.strip_prefix(PREFIX).unwrap_or_default();
         let Some((route, name)) = find(below) else {
             return Failure::new(Kind::NotFound, "no such endpoint").respond();
@@ -278,10 +288,9 @@ impl Prometheus {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(route.methods.names()));
             return response;
         }
-        let is_gzip = super::routes::joined(request.headers(), &ACCEPT_ENCODING)
-            .is_some_and(|accepted| gzip::accepted(&accepted));
+        let coding = Coding::of(request.headers());
         let answered = match read(request).await {
-            Ok(params) => self.run(route, name, params, is_gzip).await,
+            Ok(params) => self.run(route, name, params, coding).await,
             Err(failure) => Err(failure),
         };
         answered.unwrap_or_else(|failure| failure.respond())
@@ -292,7 +301,7 @@ impl Prometheus {
         route: &'static Route,
         name: String,
         params: Params,
-        is_gzip: bool,
+        coding: Coding,
     ) -> Result<Response, Failure> {
         let max = self.queries.config().answer_bytes_max;
         if route.weight == Weight::Light {
@@ -308,7 +317,7 @@ impl Prometheus {
             if success.data.is_none() {
                 return Ok(empty());
             }
-            return Ok(success.render(is_gzip, max)?.respond(()));
+            return Ok(success.render(coding, max)?.respond(()));
         }
         let patience = query::patience(&params)?;
         let shared = Arc::clone(&self);
@@ -321,7 +330,7 @@ impl Prometheus {
                 queued: admitted.queued,
             };
             let success = (route.answer)(call)?;
-            success.data.is_some().then(|| success.render(is_gzip, max)).transpose()
+            success.data.is_some().then(|| success.render(coding, max)).transpose()
         });
         let Some(rendered) = rendered.await? else { return Ok(empty()) };
         let held = self.queries.hold(rendered.len()).await?;
@@ -362,6 +371,11 @@ fn find(path: &str) -> Option<(&'static Route, String)> {
 
 /// The name of a path's metrics.
 pub(super) fn handler(path: &str) -> &'static str {
+    match path {
+        read::PATH => return "/read",
+        federate::PATH => return federate::PATH,
+        _ => {}
+    }
     find(path.strip_prefix(PREFIX).unwrap_or_default()).map_or("/api/v1", |(route, _)| route.path)
 }
 
@@ -378,8 +392,16 @@ async fn read(request: Request) -> Result<Params, Failure> {
     });
     // Anything else in a body says nothing: some clients name a type and send none.
     let form = if is_form {
-        let read = to_bytes(body, FORM_BYTES_MAX).await;
-        read.map_err(|error| Failure::bad_data(format!("error parsing form values: {error}")))?
+        let failed = |error: String| Failure::bad_data(format!("error parsing form values: {error}"));
+        let read = to_bytes(body, FORM_BYTES_MAX).await.map_err(|error| failed(error.to_string()))?;
+        match parts.headers.get(CONTENT_ENCODING) {
+            None => read,
+            Some(name) => {
+                let name = name.to_str().unwrap_or_default();
+                let decoded = coding::decoded(name, &read, FORM_BYTES_MAX);
+                decoded.map_err(|error| failed(error.to_string()))?.into()
+            }
+        }
     } else {
         Default::default()
     };

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, Bytes};
+use futures_util::stream;
 use telemetry_model::float;
 use telemetry_model::{Desc, Family, Kind as MetricKind, Labels, Series};
 use telemetry_promql::budget::Limits;
 use telemetry_promql::eval::Options;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::super::stats::own;
@@ -39,6 +41,10 @@ const fn queries(name: &'static str, help: &'static str) -> Desc {
 
 /// Memory that finished answers may take while they are sent, in units of the configured answer size.
 const ANSWERS_HELD: usize = 4;
+/// Pieces of a streamed answer that are made before they are sent, each some dozens of kilobytes; a mebibyte at most.
+const PIECES_AHEAD: usize = 2;
+/// Answers that are streamed at one time, each by a thread that waits for its client; beside those that are made whole.
+pub const STREAMS: usize = 4;
 /// The unit that answers are counted in.
 const ANSWER_UNIT: usize = 1024;
 
@@ -47,6 +53,7 @@ pub(super) struct Queries {
     config: Config,
     running: Arc<Semaphore>,
     answers: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     waiting: AtomicUsize,
     refused: AtomicU64,
     canceled: Arc<AtomicU64>,
@@ -77,6 +84,7 @@ impl Queries {
         Self {
             running: Arc::new(Semaphore::new(config.concurrency)),
             answers: Arc::new(Semaphore::new(ANSWERS_HELD * config.answer_bytes_max.div_ceil(ANSWER_UNIT))),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             config,
             waiting: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
@@ -97,7 +105,7 @@ impl Queries {
     ) -> Result<T, Failure> {
         let begun = Instant::now();
         let allowed = patience.map_or(self.config.timeout, |patience| patience.min(self.config.timeout));
-        let permit = self.admit(allowed).await?;
+        let permit = self.admit(&self.running, allowed).await?;
         let queued = begun.elapsed();
         let flag = Arc::new(AtomicBool::new(false));
         let admitted =
@@ -114,18 +122,65 @@ impl Queries {
         result.unwrap_or_else(|_| Err(Failure::new(Kind::Internal, "the query ended by a bug of the agent")))
     }
 
-    async fn admit(&self, allowed: Duration) -> Result<OwnedSemaphorePermit, Failure> {
-        if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
+    /// Runs work that hands its answer on piece by piece, and waits for whoever takes them. It is an answer from the first
+    /// piece on; what fails later breaks it off.
+    pub(super) async fn stream(
+        &self,
+        work: impl FnOnce(Admitted, &mut dyn FnMut(Vec<u8>) -> Result<(), Failure>) -> Result<(), Failure>
+        + Send
+        + 'static,
+    ) -> Result<Body, Failure> {
+        let begun = Instant::now();
+        let allowed = self.config.timeout;
+        let permit = self.admit(&self.streams, allowed).await?;
+        let queued = begun.elapsed();
+        let flag = Arc::new(AtomicBool::new(false));
+        let admitted =
+            Admitted { options: self.options(allowed.saturating_sub(queued), Arc::clone(&flag)), queued };
+        let mut canceler = Canceler { flag, canceled: Arc::clone(&self.canceled), is_done: false };
+        let (sender, mut pieces) = mpsc::channel::<Result<Bytes, Failure>>(PIECES_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            let mut out = |piece: Vec<u8>| {
+                let sent = sender.blocking_send(Ok(piece.into()));
+                sent.map_err(|_| Failure::new(Kind::Canceled, "the client has gone"))
+            };
+            if let Err(failure) = work(admitted, &mut out) {
+                // Nobody is there to hear of it.
+                let _ = sender.blocking_send(Err(failure));
+            }
+            drop(permit);
+        });
+        let first = match pieces.recv().await {
+            Some(Err(failure)) => {
+                canceler.is_done = true;
+                return Err(failure);
+            }
+            Some(Ok(piece)) => Some(piece),
+            None => None,
+        };
+        let rest =
+            stream::unfold((first, pieces, canceler), |(first, mut pieces, mut canceler)| async move {
+                let piece = match first {
+                    Some(piece) => Some(Ok(piece)),
+                    None => pieces.recv().await,
+                };
+                canceler.is_done = !matches!(piece, Some(Ok(_)));
+                let piece = piece?.map_err(|failure| std::io::Error::other(failure.message));
+                Some((piece, (None, pieces, canceler)))
+            });
+        Ok(Body::from_stream(rest))
+    }
+
+    async fn admit(
+        &self,
+        places: &Arc<Semaphore>,
+        allowed: Duration,
+    ) -> Result<OwnedSemaphorePermit, Failure> {
+        if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
             return Ok(permit);
         }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.config.queue_max {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            let message = format!("{} queries wait already; ask again later", self.config.queue_max);
-            return Err(Failure::new(Kind::Busy, message));
-        }
-        let waiting = Waiting(&self.waiting);
-        let permit = timeout(allowed, Arc::clone(&self.running).acquire_owned()).await;
+        let waiting = self.wait()?;
+        let permit = timeout(allowed, Arc::clone(places).acquire_owned()).await;
         drop(waiting);
         permit.ok().and_then(Result::ok).ok_or_else(|| {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -133,9 +188,25 @@ impl Queries {
         })
     }
 
+    /// A place among those that wait.
+    fn wait(&self) -> Result<Waiting<'_>, Failure> {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.config.queue_max {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            let message = format!("{} queries wait already; ask again later", self.config.queue_max);
+            return Err(Failure::new(Kind::Busy, message));
+        }
+        Ok(Waiting(&self.waiting))
+    }
+
     /// Waits until the memory of an answer is free.
     pub(super) async fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
         let units = u32::try_from(bytes.div_ceil(ANSWER_UNIT)).unwrap_or(u32::MAX);
+        if let Ok(held) = Arc::clone(&self.answers).try_acquire_many_owned(units) {
+            return Ok(held);
+        }
+        // Whoever waits here has a connection and an answer's memory, as one does that waits to begin.
+        let _waiting = self.wait()?;
         let held = Arc::clone(&self.answers).acquire_many_owned(units);
         let held = timeout(self.config.timeout, held).await;
         held.ok().and_then(Result::ok).ok_or_else(|| {
@@ -162,7 +233,9 @@ impl Queries {
 
     /// What there is to say of queries.
     pub(super) fn families(&self) -> Vec<Family> {
-        let running = self.config.concurrency - self.running.available_permits();
+        let running = self.config.concurrency + STREAMS
+            - self.running.available_permits()
+            - self.streams.available_permits();
         let one = |desc, value| Family { desc, series: vec![Series::number(Labels::none(), float(value))] };
         vec![
             one(&RUNNING, running as u64),

@@ -1,7 +1,7 @@
 //! The query API as clients meet it: requests in, status and JSON out.
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
 use serde_json::{Value as Json, json};
 use telemetry_promql::labels::Labels;
 use telemetry_promql::script::Memory;
@@ -220,13 +220,25 @@ async fn methods_origins_and_compression_are_negotiated() {
     let response = Arc::clone(&api).answer(preflight.unwrap()).await;
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
     assert_eq!(response.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "https://g.example");
-    let request = Request::get("/api/v1/labels").header(ACCEPT_ENCODING, "gzip").body(Body::empty()).unwrap();
-    let response = Arc::clone(&api).answer(request).await;
-    assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
-    let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-    let mut text = String::new();
-    io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*bytes), &mut text).unwrap();
-    assert_eq!(text, r#"{"status":"success","data":["__name__","job"]}"#);
+    for name in ["gzip", "zstd"] {
+        let request =
+            Request::get("/api/v1/labels").header(ACCEPT_ENCODING, name).body(Body::empty()).unwrap();
+        let response = Arc::clone(&api).answer(request).await;
+        assert_eq!(response.headers()[CONTENT_ENCODING], name);
+        let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let text = coding::decoded(name, &bytes, 1 << 20).unwrap();
+        assert_eq!(text, br#"{"status":"success","data":["__name__","job"]}"#);
+    }
+    // What is sent may be compressed, too, and no more than a form may have.
+    for (form, status) in
+        [("query=1".to_owned(), 200), ("query=".to_owned() + &"1".repeat(FORM_BYTES_MAX), 400)]
+    {
+        let request = Request::post("/api/v1/query")
+            .header(CONTENT_TYPE, FORM)
+            .header(CONTENT_ENCODING, "zstd")
+            .body(Coding::Zstd.encode(form.into_bytes()).into());
+        assert_eq!(ask(&api, request.unwrap()).await.0, status);
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hasher as _};
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, LINK, VARY};
+use axum::http::header::{CACHE_CONTROL, ETAG, LINK, VARY};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::ask::Ask;
 use super::json_body;
 use super::problem::{Code, Problem};
-use crate::api::gzip;
+use crate::api::Coding;
 
 // === impl Ask ===
 
@@ -43,15 +43,14 @@ impl Ask {
     pub(super) fn tagged(&self, body: Vec<u8>) -> Response {
         let tag = tag(&body);
         let has = self.has(&tag);
-        let is_gzip = !has && body.len() >= self.shared().gzip_min_bytes && self.accepts_gzip();
+        let is_large = body.len() >= self.shared().gzip_min_bytes;
+        let coding = if is_large && !has { Coding::of(&self.headers) } else { Coding::Identity };
         let mut response = if has {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response
-        } else if is_gzip {
-            json_body(gzip::compress(&body))
         } else {
-            json_body(body)
+            json_body(coding.encode(body))
         };
         let mut set = |name: HeaderName, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -61,9 +60,7 @@ impl Ask {
         set(ETAG, &tag);
         set(CACHE_CONTROL, "no-cache");
         set(VARY, "accept, accept-encoding");
-        if is_gzip {
-            set(CONTENT_ENCODING, "gzip");
-        }
+        coding.mark(&mut response);
         response
     }
 }

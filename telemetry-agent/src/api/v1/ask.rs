@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
-use axum::http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
+use axum::http::header::IF_NONE_MATCH;
 use axum::http::request::Parts;
 
 use super::problem::{Problem, Wrong};
 use super::{Shared, time};
-use crate::api::{gzip, routes};
+use crate::api::routes;
 
 /// Owners or events of one page.
 const LIMIT_DEFAULT: usize = 100;
@@ -75,11 +75,6 @@ impl Ask {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(pairs).append_pair("cursor", cursor);
         query.finish()
-    }
-
-    /// Whether the client takes gzip.
-    pub(super) fn accepts_gzip(&self) -> bool {
-        routes::joined(&self.headers, &ACCEPT_ENCODING).is_some_and(|value| gzip::accepted(&value))
     }
 
     /// Whether the client has what this tag stands for.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use telemetry_model::native::{Buckets, CUSTOM_SCHEMA, NativeHistogram, ResetHint, SCHEMA_MAX, SCHEMA_MIN};
 
-use super::wire::{Fields, Malformed, Value, zigzag};
+use super::super::wire::{Fields, Malformed, Value, zigzag};
+use super::known::{Hashes, Key};
 
 /// Buckets of one histogram at most; a schema of 8 over the usual range of seconds has 10,000.
 const BUCKETS_MAX: usize = 65_536;
@@ -51,6 +52,8 @@ pub(super) struct Exemplar<'a> {
 pub(super) struct Push<'a> {
     version: Option<Version>,
     symbols: Vec<&'a str>,
+    /// Of each symbol.
+    hashes: Vec<Key>,
     series: Vec<Fields<'a>>,
     /// Version 1 tells of families apart from series.
     pub(super) described: Vec<Described<'a>>,
@@ -60,14 +63,18 @@ pub(super) struct Push<'a> {
 
 impl<'a> Push<'a> {
     /// Takes a request apart.
-    pub(super) fn read(version: Version, bytes: &'a [u8]) -> Result<Self, Malformed> {
+    pub(super) fn read(version: Version, bytes: &'a [u8], hashes: &Hashes) -> Result<Self, Malformed> {
         let mut push = Self { version: Some(version), ..Self::default() };
         let mut fields = Fields(bytes);
         while let Some((number, value)) = fields.field()? {
             match (version, number) {
                 (Version::One, 1) | (Version::Two, 5) => push.series.push(value.message()?),
                 (Version::One, 3) => push.described.push(described(value.message()?)?),
-                (Version::Two, 4) => push.symbols.push(value.text()?),
+                (Version::Two, 4) => {
+                    let symbol = value.text()?;
+                    push.hashes.push(hashes.of(symbol.as_bytes()));
+                    push.symbols.push(symbol);
+                }
                 _ => {}
             }
         }
@@ -82,23 +89,83 @@ impl<'a> Push<'a> {
         self.series.len()
     }
 
-    /// Reads one of its series; false behind the last.
-    pub(super) fn series(&self, at: usize, out: &mut Pushed<'a>) -> Result<bool, Malformed> {
-        let Pushed { labels, floats, histograms, exemplars, metadata } = out;
-        labels.clear();
+    /// What its labels, and in version 2 its family's description too, are known by; the same in every request. None if
+    /// they do not stand together.
+    pub(super) fn key(&self, at: usize, hashes: &Hashes) -> Result<Option<Key>, Malformed> {
+        let Some(mut fields) = self.series.get(at).copied() else { return Ok(None) };
+        let whole = fields.0;
+        if self.version == Some(Version::One) {
+            loop {
+                let behind = fields.0.len();
+                match fields.field()? {
+                    Some((1, _)) => {}
+                    other => {
+                        let end = if other.is_some() { whole.len() - behind } else { whole.len() };
+                        // Labels behind samples are none that a sender writes.
+                        while let Some((number, _)) = fields.field()? {
+                            if number == 1 {
+                                return Ok(None);
+                            }
+                        }
+                        return Ok(Some(hashes.of(whole.get(..end).unwrap_or_default())));
+                    }
+                }
+            }
+        }
+        let mut parts = Vec::with_capacity(24);
+        let mut add = |symbol: u64| match self.hashes.get(usize::try_from(symbol).unwrap_or(usize::MAX)) {
+            Some(hash) => parts.push(*hash),
+            // Reading the labels will say so.
+            None => parts.push(Key::default()),
+        };
+        while let Some((number, value)) = fields.field()? {
+            match number {
+                1 => value.varints(&mut add)?,
+                5 => {
+                    let mut fields = value.message()?;
+                    while let Some((number, value)) = fields.field()? {
+                        match number {
+                            3 | 4 => add(value.varint()?),
+                            _ => add(u64::MAX),
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(hashes.of_keys(&parts)))
+    }
+
+    /// Reads the samples of one of its series.
+    pub(super) fn samples(&self, at: usize, out: &mut Pushed<'a>) -> Result<(), Malformed> {
+        let Pushed { floats, histograms, exemplars, .. } = out;
         floats.clear();
         histograms.clear();
         exemplars.clear();
+        let Some(mut fields) = self.series.get(at).copied() else { return Ok(()) };
+        let is_two = self.version == Some(Version::Two);
+        while let Some((number, value)) = fields.field()? {
+            match (is_two, number) {
+                (_, 2) => floats.push(float(value.message()?)?),
+                (false, 4) | (true, 3) => histograms.push(histogram(value.message()?)?),
+                (false, 3) | (true, 4) => exemplars.push(self.exemplar(value.message()?, is_two)?),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the labels of one of its series, and in version 2 what its family is.
+    pub(super) fn labels(&self, at: usize, out: &mut Pushed<'a>) -> Result<(), Malformed> {
+        let Pushed { labels, metadata, .. } = out;
+        labels.clear();
         *metadata = None;
-        let Some(mut fields) = self.series.get(at).copied() else { return Ok(false) };
+        let Some(mut fields) = self.series.get(at).copied() else { return Ok(()) };
         let is_two = self.version == Some(Version::Two);
         while let Some((number, value)) = fields.field()? {
             match (is_two, number) {
                 (false, 1) => labels.push(pair(value.message()?)?),
                 (true, 1) => self.pairs(value, labels)?,
-                (_, 2) => floats.push(float(value.message()?)?),
-                (false, 4) | (true, 3) => histograms.push(histogram(value.message()?)?),
-                (false, 3) | (true, 4) => exemplars.push(self.exemplar(value.message()?, is_two)?),
                 (true, 5) => *metadata = Some(self.metadata(value.message()?)?),
                 _ => {}
             }
@@ -111,7 +178,7 @@ impl<'a> Push<'a> {
         {
             metadata.family = name;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn pairs(&self, value: Value<'a>, out: &mut Vec<(&'a str, &'a str)>) -> Result<(), Malformed> {

@@ -5,11 +5,11 @@
 //! server's routes.
 
 mod decode;
+mod known;
 #[cfg(test)]
 mod tests;
-mod wire;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -19,13 +19,16 @@ use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use telemetry_model::{Desc, Family, Kind, Labels, Series, float};
-use telemetry_tsdb::db::{Db, Exemplar, Metadata, Mode, SeriesRef};
+use telemetry_tsdb::db::{Db, Exemplar, Metadata, Mode, Refused, SeriesRef};
 use telemetry_tsdb::head::{GroupId, Sample};
 use telemetry_tsdb::index::{NAME, OwnerRef};
 use tokio::sync::Semaphore;
 
+use super::coding::{self, DecodeError};
 use super::stats::own;
+use super::wire::Malformed;
 use decode::{Push, Pushed, Version};
+use known::{Key, Known};
 
 /// Everything that is said of pushes.
 pub(super) static METRICS: &[Desc] = &[SAMPLES, REFUSED];
@@ -64,6 +67,7 @@ const BATCH: usize = 4096;
 /// The receiver.
 pub struct Receiver {
     db: Arc<Db>,
+    known: Known,
     running: Arc<Semaphore>,
     queued: Semaphore,
     floats: AtomicU64,
@@ -94,7 +98,12 @@ struct Refusal {
 /// A batch on its way into the store.
 struct Batch<'a> {
     db: &'a Db,
+    known: &'a Known,
     samples: Vec<(SeriesRef, i64, Sample)>,
+    /// Series that were found by what is remembered of them, and their numbers in the push.
+    found: Vec<(SeriesRef, usize)>,
+    /// Of these, those that have ended.
+    gone: HashSet<SeriesRef>,
     groups: HashMap<String, GroupId>,
     /// A group's name, made anew for each series without a new allocation.
     key: String,
@@ -109,6 +118,7 @@ impl Receiver {
     pub fn new(db: Arc<Db>) -> Self {
         Self {
             db,
+            known: Known::default(),
             running: Arc::new(Semaphore::new(CONCURRENCY)),
             queued: Semaphore::new(QUEUE_MAX),
             floats: AtomicU64::new(0),
@@ -150,8 +160,8 @@ impl Receiver {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
             return response;
         }
-        let version = match version(request.headers()) {
-            Ok(version) => version,
+        let (version, coding) = match version(request.headers()) {
+            Ok(form) => form,
             Err(refusal) => return self.refuse(refusal),
         };
         let Ok(_place) = self.queued.try_acquire() else {
@@ -167,7 +177,7 @@ impl Receiver {
         let permit = Arc::clone(&self.running).acquire_owned().await;
         let receiver = Arc::clone(&self);
         let task = tokio::task::spawn_blocking(move || {
-            let result = receiver.take(version, &body);
+            let result = receiver.take(version, coding, &body);
             drop(permit);
             result
         });
@@ -217,28 +227,41 @@ impl Receiver {
     }
 
     /// Reads a push and brings it to disk.
-    fn take(&self, version: Version, body: &[u8]) -> Result<Outcome, Refusal> {
-        let inflated = snap::raw::decompress_len(body).map_err(|error| Refusal::bad(error.to_string()))?;
-        if inflated > INFLATED_BYTES_MAX {
-            return Err(Refusal {
-                status: StatusCode::PAYLOAD_TOO_LARGE,
-                text: format!("a push may have {INFLATED_BYTES_MAX} bytes when inflated"),
-            });
-        }
-        let bytes = snap::raw::Decoder::new().decompress_vec(body);
-        let bytes = bytes.map_err(|error| Refusal::bad(error.to_string()))?;
-        let push = Push::read(version, &bytes).map_err(|error| Refusal::bad(error.to_string()))?;
+    fn take(&self, version: Version, coding: &str, body: &[u8]) -> Result<Outcome, Refusal> {
+        let bytes = inflated(coding, body)?;
+        let bad = |error: Malformed| Refusal::bad(error.to_string());
+        let push = Push::read(version, &bytes, &self.known.hashes).map_err(bad)?;
         let mut batch = Batch {
             db: &self.db,
+            known: &self.known,
             samples: Vec::new(),
+            found: Vec::new(),
+            gone: HashSet::new(),
             groups: HashMap::new(),
             key: String::new(),
             outcome: Outcome::default(),
         };
         let mut pushed = Pushed::default();
         for at in 0..push.len() {
-            push.series(at, &mut pushed).map_err(|error| Refusal::bad(error.to_string()))?;
-            batch.add(&mut pushed);
+            push.samples(at, &mut pushed).map_err(bad)?;
+            let key = push.key(at, &self.known.hashes).map_err(bad)?;
+            let known = key.and_then(|key| self.known.get(key));
+            if known.is_none() {
+                push.labels(at, &mut pushed).map_err(bad)?;
+            }
+            batch.add(at, key, known, &mut pushed);
+        }
+        batch.flush();
+        // Those that have ended since they were sent last begin anew.
+        for at in batch.ended() {
+            push.samples(at, &mut pushed).map_err(bad)?;
+            batch.outcome.floats = batch.outcome.floats.saturating_sub(pushed.floats.len());
+            batch.outcome.histograms = batch.outcome.histograms.saturating_sub(pushed.histograms.len());
+            // Those are kept, under the same labels.
+            pushed.exemplars.clear();
+            push.labels(at, &mut pushed).map_err(bad)?;
+            let key = push.key(at, &self.known.hashes).map_err(bad)?;
+            batch.add(at, key, None, &mut pushed);
         }
         batch.flush();
         for family in push.described.iter().filter(|described| !described.family.is_empty()) {
@@ -255,20 +278,33 @@ impl Receiver {
 // === impl Batch ===
 
 impl Batch<'_> {
-    fn add(&mut self, pushed: &mut Pushed<'_>) {
+    /// Adds the samples of the series of this number; its labels are read if it is not known.
+    fn add(&mut self, at: usize, key: Option<Key>, known: Option<SeriesRef>, pushed: &mut Pushed<'_>) {
         let count = pushed.floats.len() + pushed.histograms.len();
-        if let Some(problem) = problem(&pushed.labels) {
-            return self.refuse(count.max(1), problem);
-        }
-        pushed.labels.retain(|(_, value)| !value.is_empty());
-        let Some(series) = self.series(&pushed.labels) else {
-            return self.refuse(count, "limit of series or groups reached");
+        let series = match known {
+            Some(series) => {
+                self.found.push((series, at));
+                series
+            }
+            None => {
+                if let Some(problem) = problem(&pushed.labels) {
+                    return self.refuse(count.max(1), problem);
+                }
+                pushed.labels.retain(|(_, value)| !value.is_empty());
+                let Some(series) = self.series(&pushed.labels) else {
+                    return self.refuse(count, "limit of series or groups reached");
+                };
+                if let Some(metadata) = &pushed.metadata
+                    && metadata.kind != "unknown"
+                {
+                    describe(self.db, metadata);
+                }
+                if let Some(key) = key {
+                    self.known.put(key, series);
+                }
+                series
+            }
         };
-        if let Some(metadata) = &pushed.metadata
-            && metadata.kind != "unknown"
-        {
-            describe(self.db, metadata);
-        }
         self.outcome.floats += pushed.floats.len();
         self.outcome.histograms += pushed.histograms.len();
         let floats = pushed.floats.iter().map(|(t, value)| (series, *t, Sample::Float(*value)));
@@ -306,14 +342,30 @@ impl Batch<'_> {
     }
 
     fn flush(&mut self) {
-        let appended = self.db.append(std::mem::take(&mut self.samples));
-        let Some((_, first)) = appended.refused.first() else { return };
-        let (count, reason) = (appended.refused.len(), first.to_string());
+        let mut refused = self.db.append(std::mem::take(&mut self.samples)).refused;
+        if refused.is_empty() {
+            return;
+        }
+        let found: HashSet<SeriesRef> = self.found.iter().map(|(series, _)| *series).collect();
+        let gone = &mut self.gone;
+        refused.retain(|(series, reason)| {
+            let is_old = *reason == Refused::Gone && found.contains(series);
+            !(is_old && (gone.contains(series) || gone.insert(*series)))
+        });
+        let Some((_, first)) = refused.first() else { return };
+        let (count, reason) = (refused.len(), first.to_string());
         // Which kind they were is not told; a push has nearly always one kind.
         let floats = self.outcome.floats.min(count);
         self.outcome.floats -= floats;
         self.outcome.histograms -= self.outcome.histograms.min(count - floats);
         self.refuse(count, &reason);
+    }
+
+    /// Numbers of the series that were known and have ended.
+    fn ended(&mut self) -> Vec<usize> {
+        let gone = std::mem::take(&mut self.gone);
+        let found = std::mem::take(&mut self.found);
+        found.into_iter().filter(|(series, _)| gone.contains(series)).map(|(_, at)| at).collect()
     }
 
     fn refuse(&mut self, count: usize, reason: &str) {
@@ -336,6 +388,28 @@ impl Refusal {
     }
 }
 
+/// A push as it was before its sender compressed it.
+fn inflated(coding: &str, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let too_large = || Refusal {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        text: format!("a push may have {INFLATED_BYTES_MAX} bytes when inflated"),
+    };
+    if coding == "snappy" {
+        // It says how long it will be.
+        let length = snap::raw::decompress_len(body).map_err(|error| Refusal::bad(error.to_string()))?;
+        if length > INFLATED_BYTES_MAX {
+            return Err(too_large());
+        }
+        return snap::raw::Decoder::new()
+            .decompress_vec(body)
+            .map_err(|error| Refusal::bad(error.to_string()));
+    }
+    coding::decoded(coding, body, INFLATED_BYTES_MAX).map_err(|error| match error {
+        DecodeError::TooLarge(_) => too_large(),
+        other => Refusal::bad(other.to_string()),
+    })
+}
+
 /// What is wrong with a label set.
 fn problem(labels: &[(&str, &str)]) -> Option<&'static str> {
     if labels.is_empty() {
@@ -355,8 +429,8 @@ fn describe(db: &Db, described: &decode::Described<'_>) {
     db.set_metadata(family, Metadata { kind: kind.into(), unit: unit.into(), help: help.into() });
 }
 
-/// Which version a request is in, by its type.
-fn version(headers: &HeaderMap) -> Result<Version, Refusal> {
+/// Which version a request is in, by its type, and how it is compressed.
+fn version(headers: &HeaderMap) -> Result<(Version, &'static str), Refusal> {
     let unsupported = |text: String| Refusal { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, text };
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = text(CONTENT_TYPE);
@@ -372,8 +446,11 @@ fn version(headers: &HeaderMap) -> Result<Version, Refusal> {
         }
     };
     match text(CONTENT_ENCODING) {
-        "" | "snappy" => Ok(version),
-        other => Err(unsupported(format!("content encoding {other:?} is not snappy"))),
+        // Snappy's blocks, whether the sender says so or not.
+        "" | "snappy" => Ok((version, "snappy")),
+        "gzip" => Ok((version, "gzip")),
+        "zstd" => Ok((version, "zstd")),
+        other => Err(unsupported(format!("content encoding {other:?} is none of snappy, zstd, gzip"))),
     }
 }
 

@@ -5,6 +5,7 @@ use telemetry_tsdb::db::Config;
 use telemetry_tsdb::fs::sim::SimClock;
 
 use super::*;
+use crate::api::Coding;
 
 const NOW: i64 = 1_800_000_000_000;
 
@@ -92,6 +93,58 @@ async fn version_1_is_taken_in_whole() {
     // The same once more changes nothing.
     assert_eq!(push(&receiver, ONE, &request(&[first])).await.0, 204);
     assert_eq!(read(&receiver, "a").len(), 2);
+}
+
+#[tokio::test]
+async fn other_compressions_are_taken_and_bombs_are_not() {
+    let receiver = receiver();
+    for (coding, name) in [(Coding::Gzip, "gzip"), (Coding::Zstd, "zstd")] {
+        let send = async |bytes: Vec<u8>| {
+            let request = Request::post("/write").header(CONTENT_TYPE, ONE).header(CONTENT_ENCODING, name);
+            let request = request.body(Body::from(coding.encode(bytes))).unwrap();
+            Arc::clone(&receiver).answer(request).await.status().as_u16()
+        };
+        assert_eq!(send(request(&[series(&[("__name__", name)], 1.0, NOW)])).await, 204);
+        assert_eq!(read(&receiver, name), [(NOW, 1.0)]);
+        assert_eq!(send(vec![0; INFLATED_BYTES_MAX + 1]).await, 413);
+    }
+    let request = Request::post("/write").header(CONTENT_TYPE, ONE).header(CONTENT_ENCODING, "br");
+    let answer = Arc::clone(&receiver).answer(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
+async fn a_series_that_was_sent_before_is_found_again_also_after_its_end() {
+    let receiver = receiver();
+    let labels = [("__name__", "a"), ("job", "j")];
+    let one = |t: i64, value: f64| request(&[series(&labels, value, t)]);
+    assert_eq!(push(&receiver, ONE, &one(NOW, 1.0)).await.0, 204);
+    assert_eq!(push(&receiver, ONE, &one(NOW + 1000, 2.0)).await.0, 204);
+    // It ends, as one does that is silent for long; what is remembered of it must not be used any more.
+    let group = receiver.db.group("write\0j\0\0").unwrap();
+    let known = receiver.db.series(group, &labels, OwnerRef(0)).unwrap();
+    receiver.db.end(&[known], NOW + 2000);
+    assert_eq!(push(&receiver, ONE, &one(NOW + 3000, 3.0)).await.0, 204);
+    assert_eq!(push(&receiver, ONE, &one(NOW + 4000, 4.0)).await.0, 204);
+    let values: Vec<f64> = read(&receiver, "a").into_iter().map(|(_, value)| value).collect();
+    assert_eq!(values.iter().filter(|value| !value.is_nan()).count(), 4, "{values:?}");
+    let Outcomes { floats, refused } = outcomes(&receiver);
+    assert_eq!((floats, refused), (4, 0));
+    // Others have other keys: the same labels with a value more, and the same text cut elsewhere.
+    for labels in [[("__name__", "a"), ("job", "jj")], [("__name__", "aj"), ("ob", "j")]] {
+        assert_eq!(push(&receiver, ONE, &request(&[series(&labels, 9.0, NOW + 4000)])).await.0, 204);
+    }
+    assert_eq!(read(&receiver, "a").len(), values.len() + 1);
+    assert_eq!(read(&receiver, "aj"), [(NOW + 4000, 9.0)]);
+}
+
+struct Outcomes {
+    floats: u64,
+    refused: u64,
+}
+
+fn outcomes(receiver: &Receiver) -> Outcomes {
+    Outcomes { floats: receiver.floats.load(Relaxed), refused: receiver.refused.load(Relaxed) }
 }
 
 #[tokio::test]

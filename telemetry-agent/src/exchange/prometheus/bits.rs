@@ -183,3 +183,9 @@ pub fn unzigzag(value: u64) -> i64 {
     let half = (value >> 1).cast_signed();
     if value & 1 == 1 { !half } else { half }
 }
+
+/// The inverse of [`unzigzag`].
+#[must_use]
+pub fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63).cast_unsigned()
+}

@@ -1,4 +1,5 @@
-//! Blocks of Prometheus' store, read as its public format says: meta.json, index, chunks, tombstones.
+//! Blocks of Prometheus' store, read as its public format says: meta.json, index, chunks, tombstones; and chunks, written
+//! for whoever reads them over the network.
 //!
 //! Every checksum is verified, every length is checked before it is used, and memory is bounded: symbols and one
 //! series at a time. A damaged chunk costs itself and is named; a damaged index or tombstone file is an error. What
@@ -6,6 +7,7 @@
 
 pub mod bits;
 pub mod block;
+pub mod encode;
 pub mod floats;
 pub mod histograms;
 pub mod index;

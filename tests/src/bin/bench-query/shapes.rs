@@ -1,5 +1,7 @@
 //! The queries, each with its times and what it is held to.
 
+use telemetry_tests::dashboards::USUAL;
+
 use super::data::{END, LONG_END, LONG_START};
 
 /// A query over a range.
@@ -25,55 +27,48 @@ const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 
 /// The usual ones, then the worst.
-pub const SHAPES: [Shape; 17] = [
-    Shape {
-        step: 15_000,
-        cpu_ms: Some(30.0),
-        ..hour(
-            "sum by, rate: 1,800 series, 241 steps",
-            "sum by (namespace) (rate(container_network_receive_bytes_total[5m]))",
-        )
-    },
-    hour(
-        "histogram_quantile: 8,400 series",
-        "histogram_quantile(0.99, sum by (le, namespace) (rate(ebpf_http_request_duration_seconds_bucket[5m])))",
-    ),
-    hour("topk of rates: 1,200 series", "topk(10, rate(container_cpu_usage_seconds_total[5m]))"),
-    hour(
-        "join on an owner's labels",
-        "sum by (pod) (container_memory_working_set_bytes) * on (pod) group_left (node) \
-         max by (pod, node) (container_open_fds)",
-    ),
-    hour(
-        "ratio of two sums",
-        "sum by (namespace) (rate(ebpf_tcp_retransmits_total[5m])) / \
-         sum by (namespace) (rate(container_network_transmit_packets_total[5m]))",
-    ),
-    hour("avg_over_time: 800 series", "avg_over_time(ebpf_runqueue_latency_ratio[5m])"),
-    hour("max_over_time: 1,200 series", "max_over_time(container_memory_working_set_bytes[5m])"),
-    hour("regular expression", "container_memory_working_set_bytes{pod=~\"svc-1.*\"}"),
-    hour("count by: 1,000 series", "count by (namespace) (container_open_fds)"),
-    hour("absent", "absent(container_open_fds{namespace=\"none\"})"),
-    Shape {
-        cpu_ms: Some(90.0),
-        ..hour(
-            "sum by (le), rate: 8,400 series, 61 steps",
-            "sum by (le) (rate(ebpf_http_request_duration_seconds_bucket[5m]))",
-        )
-    },
-    hour("every series: 20,000", "count by (namespace) ({__name__=~\"container_.+|ebpf_.+\"})"),
-    hour(
-        "subquery: 31 sub-steps",
-        "max_over_time(sum by (namespace) (rate(container_network_receive_bytes_total[5m]))[30m:1m])",
-    ),
-    hour("predict_linear: 1,200 series", "predict_linear(container_memory_working_set_bytes[15m], 3600)"),
-    hour("quantile_over_time: 800 series", "quantile_over_time(0.95, ebpf_runqueue_latency_ratio[15m])"),
-    Shape {
-        is_exact: true,
-        ..long("thirty days: max_over_time", "max by (zone) (max_over_time(long_level[1h]))")
-    },
-    Shape { is_exact: false, ..long("thirty days: sum of rates", "sum by (zone) (rate(long_total[1h]))") },
-];
+pub const SHAPES: [Shape; 17] = {
+    let [a, b, c, d, e, f, g, h, i, j] = USUAL;
+    [
+        Shape { step: 15_000, cpu_ms: Some(30.0), ..usual(a) },
+        usual(b),
+        usual(c),
+        usual(d),
+        usual(e),
+        usual(f),
+        usual(g),
+        usual(h),
+        usual(i),
+        usual(j),
+        Shape {
+            cpu_ms: Some(90.0),
+            ..hour(
+                "sum by (le), rate: 8,400 series, 61 steps",
+                "sum by (le) (rate(ebpf_http_request_duration_seconds_bucket[5m]))",
+            )
+        },
+        hour("every series: 20,000", "count by (namespace) ({__name__=~\"container_.+|ebpf_.+\"})"),
+        hour(
+            "subquery: 31 sub-steps",
+            "max_over_time(sum by (namespace) (rate(container_network_receive_bytes_total[5m]))[30m:1m])",
+        ),
+        hour("predict_linear: 1,200 series", "predict_linear(container_memory_working_set_bytes[15m], 3600)"),
+        hour("quantile_over_time: 800 series", "quantile_over_time(0.95, ebpf_runqueue_latency_ratio[15m])"),
+        Shape {
+            is_exact: true,
+            ..long("thirty days: max_over_time", "max by (zone) (max_over_time(long_level[1h]))")
+        },
+        Shape {
+            is_exact: false,
+            ..long("thirty days: sum of rates", "sum by (zone) (rate(long_total[1h]))")
+        },
+    ]
+};
+
+/// One of the usual ones.
+const fn usual((name, query): (&'static str, &'static str)) -> Shape {
+    hour(name, query)
+}
 
 /// The last hour, a step a minute.
 const fn hour(name: &'static str, query: &'static str) -> Shape {

@@ -1,4 +1,5 @@
-//! Protocol Buffers' wire format, read in place: a push of ten thousand series is read without an allocation a label.
+//! Protocol Buffers' wire format, read in place: a push of ten thousand series is read without an allocation a label. And
+//! written, a message within a message without a second buffer.
 
 /// What is not the wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +22,10 @@ pub(super) enum Value<'a> {
 /// Fields of one message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+/// A message being written.
+#[derive(Debug, Default)]
+pub(super) struct Message(Vec<u8>);
 
 // === impl Value ===
 
@@ -130,6 +135,92 @@ impl<'a> Fields<'a> {
     }
 }
 
+// === impl Message ===
+
+impl Message {
+    /// What was written.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn tag(&mut self, field: u64, kind: u64) {
+        put_varint(&mut self.0, field << 3 | kind);
+    }
+
+    /// Integers, booleans, enums; 0 is not written, as it is what an absent field means.
+    pub(super) fn number(&mut self, field: u64, value: u64) {
+        if value != 0 {
+            self.tag(field, 0);
+            put_varint(&mut self.0, value);
+        }
+    }
+
+    /// `int64` and `int32`.
+    pub(super) fn int(&mut self, field: u64, value: i64) {
+        self.number(field, value.cast_unsigned());
+    }
+
+    /// `sint64` and `sint32`.
+    pub(super) fn sint(&mut self, field: u64, value: i64) {
+        self.number(field, unzigzagged(value));
+    }
+
+    /// `double`, even if it is 0: in a choice of fields it says which.
+    pub(super) fn double(&mut self, field: u64, value: f64) {
+        self.tag(field, 1);
+        self.0.extend(value.to_bits().to_le_bytes());
+    }
+
+    /// A packed list of doubles.
+    pub(super) fn doubles(&mut self, field: u64, values: &[f64]) {
+        if !values.is_empty() {
+            self.tag(field, 2);
+            put_varint(&mut self.0, values.len() as u64 * 8);
+            self.0.extend(values.iter().flat_map(|value| value.to_bits().to_le_bytes()));
+        }
+    }
+
+    /// Bytes and texts.
+    pub(super) fn bytes(&mut self, field: u64, value: &[u8]) {
+        self.tag(field, 2);
+        put_varint(&mut self.0, value.len() as u64);
+        self.0.extend(value);
+    }
+
+    /// A message, which is written in place and then moved by the length of its length.
+    pub(super) fn message(&mut self, field: u64, write: impl FnOnce(&mut Self)) {
+        self.tag(field, 2);
+        let begun = self.0.len();
+        write(self);
+        let mut length = Vec::with_capacity(4);
+        put_varint(&mut length, (self.0.len() - begun) as u64);
+        self.0.splice(begun..begun, length);
+    }
+}
+
+/// Appends a number in steps of seven bits.
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(low_seven(value) | 0x80);
+        value >>= 7;
+    }
+    out.push(low_seven(value));
+}
+
+fn low_seven(value: u64) -> u8 {
+    let [low, ..] = value.to_le_bytes();
+    low & 0x7f
+}
+
+/// The zigzag code of a number.
+fn unzigzagged(value: i64) -> u64 {
+    (value << 1 ^ value >> 63).cast_unsigned()
+}
+
 fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -157,6 +248,30 @@ mod tests {
         let mut all = Vec::new();
         fields.field().unwrap().unwrap().1.varints(|code| all.push(zigzag(code))).unwrap();
         assert_eq!(all, [-1, 1]);
+        assert_eq!(fields.field(), Ok(None));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut message = Message::default();
+        message.message(1, |inner| {
+            inner.bytes(1, &[7; 200]);
+            inner.sint(2, -3);
+            inner.doubles(3, &[1.5, f64::INFINITY]);
+        });
+        message.int(2, -1);
+        message.number(3, 0);
+        message.double(4, 0.0);
+        let bytes = message.into_bytes();
+        let mut fields = Fields(&bytes);
+        let mut inner = fields.field().unwrap().unwrap().1.message().unwrap();
+        assert_eq!(inner.field().unwrap().unwrap().1.bytes().unwrap(), [7; 200]);
+        assert_eq!(inner.field().unwrap().unwrap().1.sint(), Ok(-3));
+        let mut doubles = Vec::new();
+        inner.field().unwrap().unwrap().1.doubles(&mut doubles).unwrap();
+        assert_eq!((doubles, inner.field()), (vec![1.5, f64::INFINITY], Ok(None)));
+        assert_eq!(fields.field().unwrap().map(|(number, value)| (number, value.int())), Some((2, Ok(-1))));
+        assert_eq!(fields.field(), Ok(Some((4, Value::Fixed64(0)))));
         assert_eq!(fields.field(), Ok(None));
     }
 

@@ -1,25 +1,19 @@
-//! The query API beside a real Prometheus: the same samples pushed to both, the same questions, the same answers; and a
-//! Prometheus that pushes what it scrapes to the agent.
-//!
-//! The Prometheus of Debian's package must be on the path. It is of the second version, whose ranges hold their first
-//! moment too; so questions are asked at times at which there is no sample.
+//! What dashboards ask, and the endpoints of labels and series; and a Prometheus that pushes what it scrapes.
 
-use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::bail;
 use serde_json::Value;
 use telemetry_tests::agent::Settings;
 use telemetry_tests::host::{claim, eventually, kernel_test};
-use telemetry_tests::http;
 use telemetry_tests::prometheus::{Prometheus, percent, query};
 use telemetry_tests::remote_write::Request;
+
+use super::beside::{LabelSet, Pair, now_ms};
 
 /// Ticks of the pushed series, and their distance.
 const TICKS: i64 = 60;
 const STEP_MS: i64 = 15_000;
-/// Largest relative difference of two answers.
-const TOLERANCE: f64 = 1e-9;
 /// A scrape and a push.
 const PUSH_LIMIT: Duration = Duration::from_secs(30);
 
@@ -72,17 +66,6 @@ const QUERIES: &[&str] = &[
     "sum(",
 ];
 
-/// Who is asked.
-struct Pair {
-    agent: SocketAddr,
-    prometheus: SocketAddr,
-}
-
-fn now_ms() -> Result<i64> {
-    Ok(i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?)
-}
-
-type LabelSet = Vec<(String, String)>;
 /// The value of a series, by its number and the tick's.
 type Course = fn(i64, i64) -> f64;
 
@@ -118,75 +101,22 @@ fn series() -> Vec<(LabelSet, Course)> {
     all
 }
 
-// === impl Pair ===
-
-impl Pair {
-    fn ask(&self, path: &str) -> Result<[(u16, Value); 2]> {
-        let one = |address| -> Result<(u16, Value)> {
-            let answer = http::get(address, path, &[])?;
-            Ok((answer.status, serde_json::from_slice(&answer.body).with_context(|| path.to_owned())?))
-        };
-        Ok([one(self.agent)?, one(self.prometheus)?])
-    }
-
-    /// The same status, type and values, in the same order where order means something.
-    fn agree(&self, path: &str, is_ordered: bool) -> Result<()> {
-        let [(our_status, mut ours), (their_status, mut theirs)] = self.ask(path)?;
-        claim(our_status == their_status, || {
-            format!("{path}: {our_status} {ours}, not {their_status} {theirs}")
-        })?;
-        for key in ["status", "errorType"] {
-            claim(ours.get(key) == theirs.get(key), || format!("{path}: {ours}, not {theirs}"))?;
-        }
-        for answer in [&mut ours, &mut theirs] {
-            if let Some(Value::Array(result)) = answer.pointer_mut("/data/result")
-                && !is_ordered
-            {
-                result.sort_by_key(|series| series.get("metric").map(Value::to_string));
-            }
-        }
-        claim(same(ours.get("data"), theirs.get("data")), || format!("{path}:\n{ours}\nnot\n{theirs}"))
-    }
-}
-
-/// Numbers in texts may differ by the last digits.
-fn same(ours: Option<&Value>, theirs: Option<&Value>) -> bool {
-    match (ours, theirs) {
-        (Some(Value::Array(a)), Some(Value::Array(b))) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(Some(a), Some(b)))
-        }
-        (Some(Value::Object(a)), Some(Value::Object(b))) => {
-            a.len() == b.len() && a.iter().all(|(key, value)| same(Some(value), b.get(key)))
-        }
-        (Some(Value::String(a)), Some(Value::String(b))) if a != b => {
-            match (a.parse::<f64>(), b.parse::<f64>()) {
-                (Ok(a), Ok(b)) => (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()),
-                _ => false,
-            }
-        }
-        (a, b) => a == b,
-    }
-}
-
 #[test]
 fn the_same_samples_give_the_same_answers_as_prometheus() {
     kernel_test(|| {
-        let agent = Settings::new().start()?;
-        let receiver = "--web.enable-remote-write-receiver";
-        let prometheus = Prometheus::start("global: {}\n", &[receiver])?;
-        let pair = Pair { agent: agent.address(), prometheus: prometheus.address() };
+        let pair = Pair::start()?;
         let all = series();
         let mut request = Request::new(all.iter().map(|(labels, _)| labels.as_slice()));
         let start = now_ms()? / STEP_MS * STEP_MS - TICKS * STEP_MS;
         for tick in 0..TICKS {
             let values: Vec<_> = (0i64..).zip(&all).map(|(k, (_, value))| Some(value(k, tick))).collect();
-            for address in [pair.agent, pair.prometheus] {
+            for address in pair.addresses() {
                 request.send(address.port(), "/api/v1/write", start + tick * STEP_MS, &values)?;
             }
         }
         // Between two samples, whole seconds.
         let (first, end) = (start / 1000 + 307, start / 1000 + TICKS * STEP_MS / 1000 - 8);
-        let found = query(pair.prometheus, "sum(count_over_time(requests_total[15m]))")?;
+        let found = query(pair.prometheus.address(), "sum(count_over_time(requests_total[15m]))")?;
         let count = found.first().and_then(|sum| sum.pointer("/value/1")).and_then(Value::as_str);
         claim(count.is_some_and(|count| count != "0"), || format!("the peer has nothing: {found:?}"))?;
         for text in QUERIES {
