@@ -12,6 +12,7 @@ mod coding;
 mod connection;
 pub mod grpc;
 mod index;
+mod intake;
 pub mod otlp;
 mod pages;
 pub mod prometheus;

@@ -2,6 +2,8 @@
 
 use axum::http::StatusCode;
 
+use super::intake::IntakeError;
+
 /// Why, and what is told of it.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -36,6 +38,17 @@ impl Refusal {
     /// As many as may wait are waiting.
     pub(super) fn busy(what: &str) -> Self {
         Self::new(Refused::Unavailable, format!("too many {what} wait"))
+    }
+}
+
+impl From<IntakeError> for Refusal {
+    fn from(error: IntakeError) -> Self {
+        let kind = match error {
+            IntakeError::TooLarge(_) => Refused::TooLarge,
+            IntakeError::Full => Refused::Unavailable,
+            IntakeError::Broken(_) => Refused::Malformed,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -32,6 +32,7 @@ use telemetry_model::{Desc, Kind, Labels, Series, float};
 use telemetry_tsdb::db::{Db, Mode};
 use tokio::sync::Semaphore;
 
+use super::intake::Intake;
 use super::refusal::{Refusal, Refused};
 use super::stats::own;
 use batch::Batch;
@@ -85,6 +86,8 @@ pub(super) const BODY_BYTES_MAX: usize = 8 << 20;
 pub const CONCURRENCY: usize = 1;
 /// Pushes that may wait.
 const QUEUE_MAX: usize = 32;
+/// Bytes of all requests over HTTP that wait or are being read.
+const BODIES_BYTES_MAX: usize = 32 << 20;
 
 /// How OpenTelemetry's metrics become series.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +118,7 @@ pub struct OtlpReceiver {
     hashers: [RandomState; 2],
     running: Arc<Semaphore>,
     queued: Semaphore,
+    intake: Intake,
     floats: AtomicU64,
     histograms: AtomicU64,
     exemplars: AtomicU64,
@@ -175,6 +179,7 @@ impl OtlpReceiver {
             hashers: [RandomState::new(), RandomState::new()],
             running: Arc::new(Semaphore::new(CONCURRENCY)),
             queued: Semaphore::new(QUEUE_MAX),
+            intake: Intake::new(BODIES_BYTES_MAX),
             floats: zero(),
             histograms: zero(),
             exemplars: zero(),
@@ -225,11 +230,11 @@ impl OtlpReceiver {
         let Ok(_place) = self.queued.try_acquire() else {
             return self.error(form, &Refusal::busy("pushes"));
         };
-        let body = match to_bytes(request.into_body(), BODY_BYTES_MAX).await {
+        let body = match self.intake.read(request.into_body(), BODY_BYTES_MAX).await {
             Ok(body) => body,
-            Err(error) => return self.error(form, &Refusal::new(Refused::Malformed, error.to_string())),
+            Err(error) => return self.error(form, &error.into()),
         };
-        match Arc::clone(&self).push(form, encoding, body.into()).await {
+        match Arc::clone(&self).push(form, encoding, body.bytes).await {
             Ok(answer) => respond(StatusCode::OK, form, form.answer(&answer)),
             Err(refusal) => self.error(form, &refusal),
         }

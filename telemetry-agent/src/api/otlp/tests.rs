@@ -6,6 +6,8 @@ use telemetry_model::{MatchOp, Matcher, STALE_MARKER};
 use telemetry_tsdb::db::Config as Store;
 use telemetry_tsdb::fs::sim::SimClock;
 
+use axum::body::to_bytes;
+
 use super::*;
 
 const NOW: i64 = 1_800_000_000_000;

@@ -45,6 +45,9 @@ const ANSWERS_HELD: usize = 4;
 const PIECES_AHEAD: usize = 2;
 /// Answers that are streamed at one time, each by a thread that waits for its client; beside those that are made whole.
 pub const STREAMS: usize = 4;
+/// An answer of so many bytes is short, and as many of the longest such may be on their way.
+const SHORT_ANSWER: usize = 128 * 1024;
+const SHORT_ANSWERS: usize = 128;
 /// The unit that answers are counted in.
 const ANSWER_UNIT: usize = 1024;
 
@@ -54,7 +57,10 @@ pub(super) struct Queries {
     running: Arc<Semaphore>,
     answers: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    short: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// Those that are answered and wait for the memory to hold it.
+    finished: AtomicUsize,
     refused: AtomicU64,
     canceled: Arc<AtomicU64>,
 }
@@ -86,7 +92,9 @@ impl Queries {
             answers: Arc::new(Semaphore::new(ANSWERS_HELD * config.answer_bytes_max.div_ceil(ANSWER_UNIT))),
             streams: Arc::new(Semaphore::new(STREAMS)),
             config,
+            short: Arc::new(Semaphore::new(SHORT_ANSWERS * SHORT_ANSWER / ANSWER_UNIT)),
             waiting: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             canceled: Arc::default(),
         }
@@ -179,7 +187,7 @@ impl Queries {
         if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
             return Ok(permit);
         }
-        let waiting = self.wait()?;
+        let waiting = self.wait(&self.waiting, self.config.queue_max)?;
         let permit = timeout(allowed, Arc::clone(places).acquire_owned()).await;
         drop(waiting);
         permit.ok().and_then(Result::ok).ok_or_else(|| {
@@ -188,26 +196,28 @@ impl Queries {
         })
     }
 
-    /// A place among those that wait.
-    fn wait(&self) -> Result<Waiting<'_>, Failure> {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.config.queue_max {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+    /// A place among those that wait, of which there are `max`.
+    fn wait<'a>(&self, places: &'a AtomicUsize, max: usize) -> Result<Waiting<'a>, Failure> {
+        if places.fetch_add(1, Ordering::Relaxed) >= max {
+            places.fetch_sub(1, Ordering::Relaxed);
             self.refused.fetch_add(1, Ordering::Relaxed);
-            let message = format!("{} queries wait already; ask again later", self.config.queue_max);
+            let message = format!("{max} queries wait already; ask again later");
             return Err(Failure::new(Kind::Busy, message));
         }
-        Ok(Waiting(&self.waiting))
+        Ok(Waiting(places))
     }
 
     /// Waits until the memory of an answer is free.
     pub(super) async fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        // What a socket takes at once waits for nobody, so that slow readers of long answers stop no short ones.
+        let places = if bytes <= SHORT_ANSWER { &self.short } else { &self.answers };
         let units = u32::try_from(bytes.div_ceil(ANSWER_UNIT)).unwrap_or(u32::MAX);
-        if let Ok(held) = Arc::clone(&self.answers).try_acquire_many_owned(units) {
+        if let Ok(held) = Arc::clone(places).try_acquire_many_owned(units) {
             return Ok(held);
         }
-        // Whoever waits here has a connection and an answer's memory, as one does that waits to begin.
-        let _waiting = self.wait()?;
-        let held = Arc::clone(&self.answers).acquire_many_owned(units);
+        // Whoever waits here has a connection and an answer's memory: as many as are evaluated at one time may.
+        let _waiting = self.wait(&self.finished, self.config.concurrency)?;
+        let held = Arc::clone(places).acquire_many_owned(units);
         let held = timeout(self.config.timeout, held).await;
         held.ok().and_then(Result::ok).ok_or_else(|| {
             self.refused.fetch_add(1, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -25,6 +25,7 @@ use telemetry_tsdb::index::{NAME, OwnerRef};
 use tokio::sync::Semaphore;
 
 use super::coding::{self, DecodeError};
+use super::intake::{Intake, IntakeError};
 use super::stats::own;
 use super::wire::Malformed;
 use decode::{Push, Pushed, Version};
@@ -57,6 +58,8 @@ pub(super) const PATHS: [&str; 2] = ["/api/v1/write", "/write"];
 pub(super) const BODY_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a request, inflated: its head says how many there are before anything is inflated.
 const INFLATED_BYTES_MAX: usize = 64 << 20;
+/// Bytes of all requests that wait or are being read; three of the longest, and hundreds of those that are sent.
+const BODIES_BYTES_MAX: usize = 48 << 20;
 /// Pushes taken in at one time, each on a thread.
 pub const CONCURRENCY: usize = 2;
 /// Pushes that may wait.
@@ -70,6 +73,7 @@ pub struct Receiver {
     known: Known,
     running: Arc<Semaphore>,
     queued: Semaphore,
+    intake: Intake,
     floats: AtomicU64,
     histograms: AtomicU64,
     exemplars: AtomicU64,
@@ -121,6 +125,7 @@ impl Receiver {
             known: Known::default(),
             running: Arc::new(Semaphore::new(CONCURRENCY)),
             queued: Semaphore::new(QUEUE_MAX),
+            intake: Intake::new(BODIES_BYTES_MAX),
             floats: AtomicU64::new(0),
             histograms: AtomicU64::new(0),
             exemplars: AtomicU64::new(0),
@@ -170,14 +175,14 @@ impl Receiver {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             return response;
         };
-        let body = match to_bytes(request.into_body(), BODY_BYTES_MAX).await {
+        let body = match self.intake.read(request.into_body(), BODY_BYTES_MAX).await {
             Ok(body) => body,
-            Err(error) => return self.refuse(Refusal::bad(error.to_string())),
+            Err(error) => return self.refuse(error.into()),
         };
         let permit = Arc::clone(&self.running).acquire_owned().await;
         let receiver = Arc::clone(&self);
         let task = tokio::task::spawn_blocking(move || {
-            let result = receiver.take(version, coding, &body);
+            let result = receiver.take(version, coding, &body.bytes);
             drop(permit);
             result
         });
@@ -192,10 +197,13 @@ impl Receiver {
     }
 
     fn refuse(&self, refusal: Refusal) -> Response {
-        if refusal.status.is_client_error() {
-            self.malformed.fetch_add(1, Relaxed);
+        let counter = if refusal.status.is_client_error() { &self.malformed } else { &self.busy };
+        counter.fetch_add(1, Relaxed);
+        let mut response = respond(refusal.status, refusal.text + "\n");
+        if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        respond(refusal.status, refusal.text + "\n")
+        response
     }
 
     fn done(&self, version: Version, outcome: &Outcome) -> Response {
@@ -408,6 +416,17 @@ fn inflated(coding: &str, body: &[u8]) -> Result<Vec<u8>, Refusal> {
         DecodeError::TooLarge(_) => too_large(),
         other => Refusal::bad(other.to_string()),
     })
+}
+
+impl From<IntakeError> for Refusal {
+    fn from(error: IntakeError) -> Self {
+        let text = error.to_string();
+        match error {
+            IntakeError::TooLarge(_) => Self { status: StatusCode::PAYLOAD_TOO_LARGE, text },
+            IntakeError::Full => Self { status: StatusCode::SERVICE_UNAVAILABLE, text },
+            IntakeError::Broken(_) => Self { status: StatusCode::BAD_REQUEST, text },
+        }
+    }
 }
 
 /// What is wrong with a label set.

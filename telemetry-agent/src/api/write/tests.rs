@@ -4,6 +4,8 @@ use telemetry_model::{MatchOp, Matcher, ResetHint};
 use telemetry_tsdb::db::Config;
 use telemetry_tsdb::fs::sim::SimClock;
 
+use axum::body::to_bytes;
+
 use super::*;
 use crate::api::Coding;
 
