@@ -104,40 +104,29 @@ pub fn run(config: Config) -> Result<(), Failure> {
             .collect(),
     });
     drop_privileges()?;
-    let tick = config.tick;
-    let worker = std::thread::Builder::new()
-        .name("pipeline".to_owned())
-        .spawn({
-            let pulse = Arc::clone(&pulse);
-            move || pulse::beat(pipeline, tick, &pulse)
-        })
-        .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))?;
-    let writer = spawn_recorder(recorder, &pulse)?;
-    let keeper = spawn_keeper(keeper, &pulse)?;
+    let threads = [
+        ("pipeline", spawn_pipeline(pipeline, config.tick, &pulse)?),
+        ("recorder", spawn_recorder(recorder, &pulse)?),
+        ("journal's keeper", spawn_keeper(keeper, &pulse)?),
+    ];
     let health: Arc<dyn Health> = Arc::<Pulse>::clone(&pulse);
-    let gzip_min_bytes = config.exposition.gzip_min_bytes;
-    let parts = v1::Parts {
+    let own = Arc::new(V1::new(v1::Parts {
         latest: Arc::clone(&latest),
         health: Arc::clone(&health),
         journal: Arc::clone(&journal),
         facts,
-        gzip_min_bytes,
-    };
-    let own = Arc::new(V1::new(parts));
+        gzip_min_bytes: config.exposition.gzip_min_bytes,
+    }));
     let deps = api::Deps { latest, health, observe: http, queries, pushes, otlp, security, own };
     let services =
         [(otlp_port, Service::Otlp(Arc::clone(&deps.otlp))), (thanos_port, Service::Thanos(thanos))];
     bpf::startup::forget_code();
     let served = serve((listener, services), deps, &config, pods, &journal);
     pulse.stop.store(true, Ordering::Relaxed);
-    if worker.join().is_err() {
-        tracing::error!("the pipeline ended in a panic");
-    }
-    if writer.join().is_err() {
-        tracing::error!("the recorder ended in a panic");
-    }
-    if keeper.join().is_err() {
-        tracing::error!("the journal's keeper ended in a panic");
+    for (name, thread) in threads {
+        if thread.join().is_err() {
+            tracing::error!("the {name} ended in a panic");
+        }
     }
     served.map_err(|error| Failure::new(sysexits::OS_ERROR, format!("serve: {error}")))?;
     tracing::info!("stopped");
@@ -264,6 +253,15 @@ fn thanos(config: &Config, db: &Arc<Db>) -> Result<Arc<ThanosStore>, Failure> {
         .map_err(|what| Failure::new(sysexits::CONFIG, format!("thanos.external_labels: {what}")))
 }
 
+/// The pipeline's thread.
+fn spawn_pipeline(pipeline: Pipeline, tick: Duration, pulse: &Arc<Pulse>) -> Result<JoinHandle<()>, Failure> {
+    let pulse = Arc::clone(pulse);
+    std::thread::Builder::new()
+        .name("pipeline".to_owned())
+        .spawn(move || pulse::beat(pipeline, tick, &pulse))
+        .map_err(|error| Failure::new(sysexits::OS_ERROR, format!("start a thread: {error}")))
+}
+
 /// The recorder's thread. A panic costs the tick it was at; it is counted, and the next one is recorded.
 fn spawn_recorder(mut recorder: Recorder, pulse: &Arc<Pulse>) -> Result<JoinHandle<()>, Failure> {
     let pulse = Arc::clone(pulse);
@@ -287,13 +285,17 @@ fn spawn_recorder(mut recorder: Recorder, pulse: &Arc<Pulse>) -> Result<JoinHand
 /// The journal's thread. A panic costs the events it was at; it is counted, and the next ones are written.
 fn spawn_keeper(mut keeper: Keeper, pulse: &Arc<Pulse>) -> Result<JoinHandle<()>, Failure> {
     let pulse = Arc::clone(pulse);
-    let work = move || {
-        while !pulse.stop.load(Ordering::Relaxed) {
-            if catch_unwind(AssertUnwindSafe(|| keeper.step(STOP_NOTICED))).is_err() {
-                pulse.panics.fetch_add(1, Ordering::Relaxed);
-                tracing::error!("the journal's keeper panicked; events it was at may be lost");
-            }
+    let step = move |keeper: &mut Keeper, patience: Duration| {
+        if catch_unwind(AssertUnwindSafe(|| keeper.step(patience))).is_err() {
+            pulse.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("the journal's keeper panicked; events it was at may be lost");
         }
+        !pulse.stop.load(Ordering::Relaxed)
+    };
+    // The first step opens what is on disk: here, so that its code leaves memory with that of the start.
+    step(&mut keeper, Duration::ZERO);
+    let work = move || {
+        while step(&mut keeper, STOP_NOTICED) {}
         keeper.stop();
     };
     std::thread::Builder::new()

@@ -1,6 +1,6 @@
 //! Compression, of answers and of what clients send. What is sent inflates no further than its reader allows.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use axum::http::{HeaderMap, HeaderValue};
@@ -19,6 +19,9 @@ const GZIP_LEVEL: Compression = Compression::fast();
 const ZSTD_LEVEL: i32 = 1;
 /// Logarithm of the most memory that a sender's zstd may want to look back: 8 MiB, what its own tool takes unasked.
 const WINDOW_LOG_MAX: u32 = 23;
+
+/// Bytes that are inflated at once.
+const PART: usize = 64 * 1024;
 
 /// How bytes are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,19 +133,40 @@ impl<W: Write> Write for Encoder<W> {
 /// # Errors
 /// If it is longer, malformed, or of a coding that is not known.
 pub(super) fn decoded(coding: &str, body: &[u8], max: usize) -> Result<Vec<u8>, DecodeError> {
+    let malformed = |error: io::Error| DecodeError::Malformed(error.to_string());
+    match coding.trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => read_within(body, max),
+        "gzip" | "x-gzip" => read_within(MultiGzDecoder::new(body), max),
+        "zstd" => {
+            let mut decoder = zstd::Decoder::new(body).map_err(malformed)?;
+            decoder.window_log_max(WINDOW_LOG_MAX).map_err(malformed)?;
+            read_within(decoder, max)
+        }
+        other => Err(DecodeError::Unknown(other.to_owned())),
+    }
+}
+
+/// All that a reader has, into a buffer that never has room for more than `max`: one that doubles would have half as much
+/// again.
+fn read_within(mut reader: impl io::Read, max: usize) -> Result<Vec<u8>, DecodeError> {
     let mut out = Vec::new();
-    let limit = max as u64 + 1;
-    let read = match coding.trim().to_ascii_lowercase().as_str() {
-        "" | "identity" => body.take(limit).read_to_end(&mut out),
-        "gzip" | "x-gzip" => MultiGzDecoder::new(body).take(limit).read_to_end(&mut out),
-        "zstd" => zstd::Decoder::new(body).and_then(|mut decoder| {
-            decoder.window_log_max(WINDOW_LOG_MAX)?;
-            decoder.take(limit).read_to_end(&mut out)
-        }),
-        other => return Err(DecodeError::Unknown(other.to_owned())),
-    };
-    read.map_err(|error| DecodeError::Malformed(error.to_string()))?;
-    if out.len() > max { Err(DecodeError::TooLarge(max)) } else { Ok(out) }
+    let mut part = vec![0; PART];
+    loop {
+        let read = match reader.read(&mut part) {
+            Ok(0) => return Ok(out),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(DecodeError::Malformed(error.to_string())),
+        };
+        let length = out.len() + read;
+        if length > max {
+            return Err(DecodeError::TooLarge(max));
+        }
+        if length > out.capacity() {
+            out.reserve_exact((2 * length).min(max) - out.len());
+        }
+        out.extend_from_slice(part.get(..read).unwrap_or_default());
+    }
 }
 
 /// The best coding that an `Accept-Encoding` header allows.

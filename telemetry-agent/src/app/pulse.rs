@@ -153,7 +153,13 @@ pub(super) fn beat(mut pipeline: Pipeline, tick: Duration, pulse: &Pulse) {
         }));
         match step {
             Ok(false) => continue,
-            Ok(true) => pulse.beat(),
+            Ok(true) => {
+                pulse.beat();
+                if pulse.ticks.load(Ordering::Relaxed) == 1 {
+                    // The first tick makes what later ones add to.
+                    bpf::startup::forget_code();
+                }
+            }
             Err(_) => {
                 pulse.panics.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("a tick panicked; what it had read and not yet added up is lost");

@@ -211,7 +211,7 @@ impl Kernel {
         let maps = map_states(&object);
         let programs = programs::attach_all(&mut object, options, &kernel_btf, unfit);
         drop(kernel_btf);
-        trim();
+        super::startup::trim();
         let first_error = programs.iter().find_map(|state| state.error.clone());
         if !programs.iter().any(|state| state.attached)
             && let Some(error) = first_error
@@ -415,15 +415,6 @@ fn map_memory<T: Abi>(
 
 fn map_error(map: &'static str, source: aya::maps::MapError) -> Error {
     Error::Map { map, source: Box::new(source) }
-}
-
-/// Gives the memory of the parsed BTF back: 29 MB that nobody needs any more.
-fn trim() {
-    // SAFETY: takes no pointer and changes nothing that anybody can see.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 // `Stint` crosses the border for the kernel side alone.
