@@ -2,7 +2,7 @@
 //!
 //! [`Security::load`] reads `web.yml` once, and refuses to be open to more than this host unless told; [`Security::watch`]
 //! reads it again whenever it or a file it names has changed. A new version that is broken is logged and counted, and
-//! the old one holds. Every request of every protocol passes [`Security::admit`] before any route sees it.
+//! the old one holds. Every request of every protocol passes `Security::admit` before any route sees it.
 
 mod client_cert;
 mod clients;
