@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 use telemetry_tests::agent::Settings;
 use telemetry_tests::host::{claim, eventually, kernel_test};
@@ -143,30 +143,39 @@ fn the_same_samples_give_the_same_answers_as_prometheus() {
     });
 }
 
+/// A Prometheus that scrapes the agent and pushes what it scraped back to it.
+fn pushes(remote_write: &str, path: &str) -> Result<()> {
+    let agent = Settings::new().start()?;
+    let address = agent.address();
+    let prometheus = Prometheus::start_newest(
+        &format!(
+            "global: {{scrape_interval: 1s}}\n\
+             scrape_configs:\n- {{job_name: agent, static_configs: [{{targets: ['{address}']}}]}}\n\
+             remote_write:\n- {{url: 'http://{address}{path}'{remote_write}}}\n"
+        ),
+        &["--enable-feature=metadata-wal-records"],
+    )?;
+    eventually("pushed samples can be asked for", PUSH_LIMIT, || {
+        Ok(query(address, "up{job=\"agent\"} == 1").is_ok_and(|found| !found.is_empty()))
+    })
+    .with_context(|| prometheus.log())?;
+    let pushed = query(address, "telemetry_agent_ticks_total{job=\"agent\"}")?;
+    let own = query(address, "telemetry_agent_ticks_total{job=\"\"}")?;
+    claim(pushed.len() == 1 && own.len() == 1, || format!("{pushed:?} {own:?}"))?;
+    for name in ["failed", "retried", "dropped"] {
+        let found = prometheus.query(&format!("prometheus_remote_storage_samples_{name}_total > 0"))?;
+        claim(found.is_empty(), || format!("samples {name}: {found:?}"))?;
+    }
+    let refused = agent.fresh()?.sum("telemetry_agent_remote_write_refused_total", &[]);
+    claim(refused < 0.5, || format!("{refused} were refused"))
+}
+
 #[test]
 fn a_prometheus_pushes_what_it_scrapes() {
-    kernel_test(|| {
-        let agent = Settings::new().start()?;
-        let address = agent.address();
-        let prometheus = Prometheus::start(
-            &format!(
-                "global: {{scrape_interval: 1s}}\n\
-                 scrape_configs:\n- {{job_name: agent, static_configs: [{{targets: ['{address}']}}]}}\n\
-                 remote_write:\n- {{url: 'http://{address}/api/v1/write'}}\n"
-            ),
-            &[],
-        )?;
-        eventually("pushed samples can be asked for", PUSH_LIMIT, || {
-            Ok(query(address, "up{job=\"agent\"} == 1").is_ok_and(|found| !found.is_empty()))
-        })?;
-        let pushed = query(address, "telemetry_agent_ticks_total{job=\"agent\"}")?;
-        let own = query(address, "telemetry_agent_ticks_total{job=\"\"}")?;
-        claim(pushed.len() == 1 && own.len() == 1, || format!("{pushed:?} {own:?}"))?;
-        if let Ok(found) = prometheus.query("prometheus_remote_storage_samples_failed_total > 0")
-            && !found.is_empty()
-        {
-            bail!("samples were refused: {found:?}");
-        }
-        Ok(())
-    });
+    kernel_test(|| pushes("", "/api/v1/write"));
+}
+
+#[test]
+fn a_prometheus_pushes_by_the_second_version_too() {
+    kernel_test(|| pushes(", protobuf_message: 'io.prometheus.write.v2.Request'", "/write"));
 }
