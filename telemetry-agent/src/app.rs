@@ -44,6 +44,8 @@ use pulse::{Pulse, STOP_NOTICED};
 
 /// The oldest kernel that is supported.
 const KERNEL_MIN: (u32, u32) = (5, 15);
+/// When what only the start and the first answers needed can leave memory.
+const SETTLED: Duration = Duration::from_secs(1);
 /// How long answers under way may take to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -470,6 +472,10 @@ fn serve(
         let server = api::serve(listener, deps, config.http.clone(), config.exposition.clone(), stopped);
         tokio::pin!(server);
         tracing::info!(%address, "listening");
+        tokio::spawn(async {
+            tokio::time::sleep(SETTLED).await;
+            bpf::startup::forget_code();
+        });
         let watch = config.kubernetes.watch();
         if watch.is_on() {
             // It ends with the runtime.
