@@ -13,6 +13,7 @@ mod queries;
 mod query;
 pub(super) mod read;
 mod series;
+mod spans;
 mod status;
 #[cfg(test)]
 mod tests;

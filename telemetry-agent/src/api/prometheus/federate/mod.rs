@@ -58,7 +58,8 @@ type Found = BTreeMap<(String, Labels), Last>;
 /// Answers a scrape.
 pub(super) async fn answer(shared: Arc<Prometheus>, request: Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered");
+        let mut response =
+            routes::plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
@@ -71,7 +72,7 @@ pub(super) async fn answer(shared: Arc<Prometheus>, request: Request) -> Respons
                 Kind::Timeout | Kind::Busy => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
             };
-            plain(status, &failure.message)
+            routes::plain(status, failure.message + "\n")
         }
     }
 }
@@ -232,13 +233,6 @@ impl Value {
             Self::Histogram(histogram) => is_stale(histogram.sum),
         }
     }
-}
-
-fn plain(status: StatusCode, message: &str) -> Response {
-    let mut response = Response::new(Body::from(format!("{message}\n")));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }
 
 #[cfg(test)]

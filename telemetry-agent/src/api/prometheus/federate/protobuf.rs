@@ -3,6 +3,7 @@
 use telemetry_model::{Buckets, NativeHistogram, ResetHint};
 use telemetry_promql::labels::Labels;
 
+use super::super::spans::write_buckets;
 use super::{Last, Value, labels_of, name_of};
 use crate::api::wire::{Message, put_varint};
 
@@ -76,18 +77,4 @@ fn write_histogram(out: &mut Message, histogram: &NativeHistogram) {
 fn count_at(buckets: &Buckets, index: i32) -> f64 {
     let at = buckets.indexes.binary_search(&index).ok();
     at.and_then(|at| buckets.counts.get(at)).copied().unwrap_or(0.0)
-}
-
-/// Spans and counts.
-fn write_buckets(out: &mut Message, [spans, counts]: [u64; 2], buckets: &Buckets) {
-    let mut next = 0i64;
-    for run in buckets.indexes.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-        out.message(spans, |span| {
-            span.sint(1, i64::from(*first) - next);
-            span.number(2, run.len() as u64);
-        });
-        next = i64::from(*last) + 1;
-    }
-    out.doubles(counts, &buckets.counts);
 }

@@ -20,6 +20,7 @@ use telemetry_promql::source::{Hints, Select, Selection};
 use super::answer::{Failure, Kind};
 use super::queries::Admitted;
 use super::{Prometheus, source_failure};
+use crate::api::routes;
 use request::{Query, ReadRequest, ResponseType};
 
 /// Where it is.
@@ -35,7 +36,8 @@ const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.Chunke
 /// Answers a request of remote read.
 pub(super) async fn answer(shared: Arc<Prometheus>, request: Request) -> Response {
     if request.method() != Method::POST {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only POST is answered");
+        let mut response =
+            routes::plain(StatusCode::METHOD_NOT_ALLOWED, "only POST is answered\n".to_owned());
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
@@ -48,7 +50,7 @@ pub(super) async fn answer(shared: Arc<Prometheus>, request: Request) -> Respons
                 Kind::Timeout | Kind::Busy => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
             };
-            let mut response = text(status, &failure.message);
+            let mut response = routes::plain(status, failure.message + "\n");
             if failure.kind == Kind::Busy {
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
@@ -113,11 +115,4 @@ fn select<'s>(
     let selection = source.select(&select, budget).map_err(source_failure)?;
     budget.series(selection.series().len())?;
     Ok(selection)
-}
-
-fn text(status: StatusCode, message: &str) -> Response {
-    let mut response = Response::new(Body::from(format!("{message}\n")));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }

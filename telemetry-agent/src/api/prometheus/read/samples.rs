@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use telemetry_model::{Buckets, NativeHistogram, ResetHint};
+use telemetry_model::{NativeHistogram, ResetHint};
 use telemetry_promql::budget::Budget;
 use telemetry_promql::labels::Labels;
 use telemetry_promql::source::{Column, Source};
@@ -10,6 +10,7 @@ use telemetry_promql::source::{Column, Source};
 use super::super::answer::Failure;
 use super::super::queries::Admitted;
 use super::super::source_failure;
+use super::super::spans::write_buckets;
 use super::request::Query;
 use super::select;
 use crate::api::wire::Message;
@@ -96,18 +97,4 @@ fn write_histogram(out: &mut Message, t: i64, histogram: &NativeHistogram) {
     out.number(14, hint);
     out.int(15, t);
     out.doubles(16, histogram.custom_bounds.as_deref().unwrap_or_default());
-}
-
-/// Spans and counts.
-fn write_buckets(out: &mut Message, [spans, counts]: [u64; 2], buckets: &Buckets) {
-    let mut next = 0i64;
-    for run in buckets.indexes.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-        out.message(spans, |out| {
-            out.sint(1, i64::from(*first) - next);
-            out.number(2, run.len() as u64);
-        });
-        next = i64::from(*last) + 1;
-    }
-    out.doubles(counts, &buckets.counts);
 }
