@@ -46,6 +46,8 @@ use pulse::{Pulse, STOP_NOTICED};
 const KERNEL_MIN: (u32, u32) = (5, 15);
 /// When what only the start and the first answers needed can leave memory.
 const SETTLED: Duration = Duration::from_secs(1);
+/// How often memory that nobody uses is given back.
+const TRIM_INTERVAL: Duration = Duration::from_secs(30);
 /// How long answers under way may take to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -64,6 +66,7 @@ pub struct Failure {
 ///
 /// Whatever keeps the agent from starting; nothing is left half-started.
 pub fn run(config: Config) -> Result<(), Failure> {
+    bpf::startup::keep_heaps_small();
     let http = Arc::new(HttpStats::new(Timestamp::of(SystemTime::now())));
     let security = secure(&config)?;
     let listener = bind(&config)?;
@@ -475,6 +478,10 @@ fn serve(
         tokio::spawn(async {
             tokio::time::sleep(SETTLED).await;
             bpf::startup::forget_code();
+            loop {
+                tokio::time::sleep(TRIM_INTERVAL).await;
+                let _ = tokio::task::spawn_blocking(bpf::startup::trim).await;
+            }
         });
         let watch = config.kubernetes.watch();
         if watch.is_on() {

@@ -6,6 +6,11 @@
 
 use std::fs;
 
+/// From this many bytes on, a buffer is memory of its own. Smaller ones come from heaps: to map one and fault it in costs
+/// more than to copy what it holds.
+#[cfg(target_env = "gnu")]
+const MAPPED_BYTES_MIN: libc::c_int = 1 << 20;
+
 /// Lets go of code and constants of the program and its libraries; what runs on is mapped again at its next use. Nothing
 /// depends on it: where it cannot be done, memory is a few MiB larger.
 pub fn forget_code() {
@@ -22,8 +27,19 @@ pub fn forget_code() {
     trim();
 }
 
-/// Gives the memory of the parsed BTF back: 29 MB that nobody needs any more.
-pub(super) fn trim() {
+/// Makes what is large leave with its last user: the C library would learn from the first buffer of some megabytes to keep
+/// all such in its heaps, where they stay once something small was put behind them. To be called before threads start.
+pub fn keep_heaps_small() {
+    // SAFETY: takes no pointer; nothing else of this process sets it.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
+    }
+}
+
+/// Gives memory back that the C library holds and nobody uses: at the start that of the parsed BTF, 29 MB; later what
+/// a rush of clients left.
+pub fn trim() {
     // SAFETY: takes no pointer and changes nothing that anybody can see.
     #[cfg(target_env = "gnu")]
     unsafe {
