@@ -5,6 +5,7 @@
 
 mod pulse;
 mod rest;
+mod reviews;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use telemetry_kube::Known;
+use telemetry_kube::{Known, Reviews};
 use telemetry_model::Hierarchy;
 use telemetry_model::clock::Timestamp;
 use telemetry_tsdb::db::Db;
@@ -26,7 +27,7 @@ use tokio::sync::watch;
 
 use crate::api::grpc::Service;
 use crate::api::prometheus::Facts;
-use crate::api::security::{self, Access, Security};
+use crate::api::security::{self, Access, Authority, Security};
 use crate::api::{self, Health, HttpStats, OtlpReceiver, Prometheus, Receiver, ThanosStore, V1, v1};
 use crate::attribute::{Directory, Mounts, Namer, OwnTree};
 use crate::bpf::{self, Family as Programs, HierarchyTags, Kernel, privileges};
@@ -68,10 +69,10 @@ pub struct Failure {
 pub fn run(config: Config) -> Result<(), Failure> {
     bpf::startup::keep_heaps_small();
     let http = Arc::new(HttpStats::new(Timestamp::of(SystemTime::now())));
-    let security = secure(&config)?;
+    let reviews = reviews::of(&config.kubernetes)?;
+    let security = secure(&config, reviews.as_ref())?;
     let listener = bind(&config)?;
-    let otlp_port = bind_grpc("otlp_grpc", &config.otlp_grpc)?;
-    let thanos_port = bind_grpc("thanos_grpc", &config.thanos_grpc)?;
+    let [otlp_port, thanos_port] = grpc_ports(&config)?;
     let _lock = lock(&config.data_dir)?;
     let mounts = discover(&config)?;
     let kernel = load(&config, &mounts)?;
@@ -85,8 +86,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let queries = queries(&config, &db);
     let pushes = Arc::new(Receiver::new(Arc::clone(&db)));
     let (journal, keeper) = Journal::new(&config.events);
-    let keeper = keeper.watching(Arc::clone(&db), Arc::clone(&latest));
-    let keeper = if config.store.memory_only { keeper } else { keeper.on_disk(&config.data_dir) };
+    let keeper = rest::keeper(keeper, &config, (&db, &latest));
     rest::tell_start(&journal, &facts);
     let otlp = Arc::new(OtlpReceiver::new(Arc::clone(&db), &config.otlp));
     let thanos = thanos(&config, &db)?;
@@ -106,6 +106,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         sources: sources(&pulse, (&http, &security, &journal), (&queries, &pushes, &pods), (&db, queue))
             .into_iter()
             .chain(grpc_sources(&otlp, &thanos))
+            .chain(reviews.map(|reviews| Box::new(move || reviews.families()) as Source))
             .collect(),
     });
     drop_privileges()?;
@@ -139,11 +140,16 @@ pub fn run(config: Config) -> Result<(), Failure> {
 }
 
 /// Who may ask, before anybody can.
-fn secure(config: &Config) -> Result<Arc<Security>, Failure> {
+fn secure(config: &Config, reviews: Option<&Arc<Reviews>>) -> Result<Arc<Security>, Failure> {
     let file = Some(config.web_config_file.as_path()).filter(|file| !file.as_os_str().is_empty());
     let access = if config.insecure_listen { Access::Anybody } else { Access::Granted };
     let created = Timestamp::of(SystemTime::now());
-    let security = Security::load(file, (config.listen, access), &config.http, created).map_err(|error| {
+    // What is no address is no port that is open.
+    let grpc = [&config.otlp_grpc, &config.thanos_grpc].into_iter().filter_map(|text| text.parse().ok());
+    let listen = std::iter::once(config.listen).chain(grpc).collect();
+    let authority = reviews.map(|reviews| Arc::new(reviews::ApiServer::new(reviews)) as Arc<dyn Authority>);
+    let loaded = Security::load(file, (listen, access), authority, &config.http, created);
+    let security = loaded.map_err(|error| {
         let code = match error {
             security::Error::Read { .. } => sysexits::NO_INPUT,
             security::Error::Content { .. } | security::Error::Open(_) => sysexits::CONFIG,
@@ -170,6 +176,10 @@ fn bind(config: &Config) -> Result<TcpListener, Failure> {
         };
         Failure::new(code, format!("listen on {}: {error}; {remedy}", config.listen))
     })
+}
+
+fn grpc_ports(config: &Config) -> Result<[Option<TcpListener>; 2], Failure> {
+    Ok([bind_grpc("otlp_grpc", &config.otlp_grpc)?, bind_grpc("thanos_grpc", &config.thanos_grpc)?])
 }
 
 /// The port of a key, if there is to be one.
@@ -470,7 +480,8 @@ fn serve(
         for (port, service) in services {
             let Some(port) = port else { continue };
             // It ends with the stop that it watches, or with the runtime.
-            tokio::spawn(api::grpc::serve(port, service, stopped.clone()));
+            let security = Arc::clone(&deps.security);
+            tokio::spawn(api::grpc::serve(port, service, security, stopped.clone()));
         }
         let server = api::serve(listener, deps, config.http.clone(), config.exposition.clone(), stopped);
         tokio::pin!(server);

@@ -48,7 +48,8 @@ impl Health for Well {
 fn serve(web: &Path) -> (SocketAddr, watch::Sender<bool>) {
     let config = api::Config::default();
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let security = Security::load(Some(web), (local, Access::Granted), &config, Timestamp(0)).unwrap();
+    let security =
+        Security::load(Some(web), (vec![local], Access::Granted), None, &config, Timestamp(0)).unwrap();
     let db =
         Arc::new(Db::in_memory(db::Config::default(), Arc::new(telemetry_tsdb::fs::SystemClock::default())));
     let facts = Facts { started: SystemTime::UNIX_EPOCH, config: String::new(), flags: BTreeMap::new() };

@@ -1,12 +1,17 @@
 //! What the API server knows of this node's pods.
 //!
-//! One list and one watch, of the pods of one node alone, kept as small as their use needs. The only crate that knows
-//! Kubernetes' client: the others see pods ([`telemetry_model::Pods`]) and metrics. An API server that is absent, slow or
-//! flapping costs news and nothing else: what was known stays, the next try waits longer, and each reason is counted.
+//! One list and one watch, of the pods of one node alone, kept as small as their use needs; and, where the operator wants
+//! it, whose a token is and what it may ([`Reviews`]). The only crate that knows Kubernetes' client: the others see pods
+//! ([`telemetry_model::Pods`]), verdicts and metrics. An API server that is absent, slow or flapping costs news and nothing
+//! else: what was known stays, the next try waits longer, and each reason is counted.
 #![forbid(unsafe_code)]
 
+mod client;
 mod metrics;
 mod object;
+mod review;
+#[cfg(test)]
+mod testing;
 mod watch;
 mod workload;
 
@@ -19,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use telemetry_model::Pods;
 
 pub use metrics::METRICS;
+pub use review::{Reviews, Verdict};
 pub use watch::run;
 
 /// Whether the API server is asked.
@@ -121,7 +127,7 @@ impl Config {
         match self.api {
             Api::On => true,
             Api::Off => false,
-            Api::Auto => !self.kubeconfig.is_empty() || in_pod() && watch::has_token(),
+            Api::Auto => !self.kubeconfig.is_empty() || in_pod() && client::has_token(),
         }
     }
 }

@@ -4,12 +4,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use telemetry_model::{Desc, Family, Kind, Labels, Series, Unit, float};
 
-use crate::{Known, Reason, State};
+use crate::{Known, Reason, Reviews, State};
 
 const SOURCE: &str = "the agent's watch of its node's pods";
+const REVIEW_SOURCE: &str = "the agent's reviews of tokens";
 
 /// Everything that is said of it.
-pub static METRICS: &[&Desc] = &[&PODS, &STATE, &PAGES, &LISTS, &CHANGES, &FAILURES, &LEFT_OUT, &HEARD];
+pub static METRICS: &[&Desc] =
+    &[&PODS, &STATE, &PAGES, &LISTS, &CHANGES, &FAILURES, &LEFT_OUT, &HEARD, &REVIEWS, &BUSY, &FORGOTTEN];
 
 static PODS: Desc = Desc::of_agent(
     SOURCE,
@@ -83,6 +85,57 @@ static HEARD: Desc = Desc::of_agent(
     "1",
     "When the API server was heard last; 0 before.",
 );
+
+static REVIEWS: Desc = Desc::of_agent(
+    REVIEW_SOURCE,
+    "telemetry_agent_kube_reviews_total",
+    Kind::Counter,
+    Unit::None,
+    &["review", "outcome"],
+    "6",
+    "Times the API server was asked whose a token is (token) and what its owner may (access), by outcome: good, bad, failed.",
+);
+static BUSY: Desc = Desc::of_agent(
+    REVIEW_SOURCE,
+    "telemetry_agent_kube_reviews_refused_total",
+    Kind::Counter,
+    Unit::None,
+    &[],
+    "1",
+    "Requests whose token was not reviewed because too many others waited, or too many had been asked in a second.",
+);
+static FORGOTTEN: Desc = Desc::of_agent(
+    REVIEW_SOURCE,
+    "telemetry_agent_kube_reviews_forgotten_total",
+    Kind::Counter,
+    Unit::None,
+    &[],
+    "1",
+    "Answers of reviews that were forgotten before their time because there were more than are kept.",
+);
+
+// === impl Reviews ===
+
+impl Reviews {
+    /// The figures now.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        let counts = &self.counts;
+        let one =
+            |desc, count: u64| Family { desc, series: vec![Series::number(Labels::none(), float(count))] };
+        let all = [("token", &counts.tokens), ("access", &counts.access)].map(|(review, outcomes)| {
+            ["good", "bad", "failed"].iter().zip(outcomes).map(move |(outcome, count)| {
+                let labels = Labels::fixed(&[("review", review), ("outcome", outcome)]);
+                Series::number(labels, float(count.load(Relaxed)))
+            })
+        });
+        vec![
+            Family { desc: &REVIEWS, series: all.into_iter().flatten().collect() },
+            one(&BUSY, counts.busy.load(Relaxed)),
+            one(&FORGOTTEN, counts.forgotten.load(Relaxed)),
+        ]
+    }
+}
 
 // === impl Known ===
 

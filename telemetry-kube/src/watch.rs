@@ -6,20 +6,18 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use telemetry_model::Pods;
 
 use crate::object::{PodObject, Texts};
-use crate::{Config, Known, Reason, State};
+use crate::{Config, Known, Reason, State, client};
 
 /// Pods of a node that are kept: kubelets start 110 by default and 500 at most.
 const PODS_MAX: usize = 4096;
@@ -29,21 +27,12 @@ const PAGE: u32 = 100;
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// The longest.
 const PAUSE_LONGEST: Duration = Duration::from_secs(60);
-/// From asking to a connection.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// From one piece of a list to the next.
 const LIST_LIMIT: Duration = Duration::from_secs(30);
 /// A watch is asked for anew after so many seconds, so that a connection that died in silence is noticed.
 const WATCH_SECONDS: u32 = 240;
-/// Where a pod finds what it may call itself.
-const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 type Events = Pin<Box<dyn Stream<Item = watcher::Result<Event<PodObject>>> + Send>>;
-
-/// Whether the agent's pod has a service account's token.
-pub(crate) fn has_token() -> bool {
-    Path::new(TOKEN).exists()
-}
 
 /// Asks and listens until it is dropped.
 pub async fn run(config: Config, known: Arc<Known>) {
@@ -52,7 +41,7 @@ pub async fn run(config: Config, known: Arc<Known>) {
     let mut pause = Pause::default();
     let mut watch = Watch { config, known, in_pages: false, texts: Texts::default() };
     loop {
-        let reason = match watch.client().await {
+        let reason = match client::connect(&watch.config.kubeconfig).await {
             Ok(client) => watch.listen(client, &mut pause).await,
             Err(error) => {
                 tracing::warn!(%error, "the API server cannot be asked");
@@ -76,33 +65,9 @@ struct Watch {
     texts: Texts,
 }
 
-/// Why no client can be made.
-#[derive(Debug, thiserror::Error)]
-enum NoClient {
-    #[error("kubeconfig: {0}")]
-    Kubeconfig(#[from] kube::config::KubeconfigError),
-    #[error("service account: {0}")]
-    InCluster(#[from] kube::config::InClusterError),
-    #[error("{0}")]
-    Client(#[from] kube::Error),
-}
-
 // === impl Watch ===
 
 impl Watch {
-    async fn client(&self) -> Result<Client, NoClient> {
-        let mut config = if self.config.kubeconfig.is_empty() {
-            kube::Config::incluster()?
-        } else {
-            let file = Kubeconfig::read_from(&self.config.kubeconfig)?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
-        };
-        config.connect_timeout = Some(CONNECT_LIMIT);
-        // Pauses are ours.
-        config.default_retry = false;
-        Ok(Client::try_from(config)?)
-    }
-
     fn events(&self, client: Client) -> Events {
         let node = format!("spec.nodeName={}", node_name(&self.config.node));
         let wanted = watcher::Config::default().fields(&node).timeout(WATCH_SECONDS);

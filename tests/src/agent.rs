@@ -39,6 +39,8 @@ pub struct Settings {
     pub others: Vec<(String, String)>,
     /// A command that becomes the agent: its words go before the agent's. Empty: the agent itself.
     pub through: Vec<String>,
+    /// Whether its HTTP side speaks TLS, so that its log tells that it is ready.
+    pub tls: bool,
 }
 
 /// A running agent. Killed when dropped.
@@ -48,6 +50,7 @@ pub struct Agent {
     address: SocketAddr,
     tick: Duration,
     dir: TempDir,
+    tls: bool,
 }
 
 /// How an agent that did not stay ended.
@@ -72,6 +75,7 @@ impl Default for Settings {
             attribution: Vec::new(),
             others: Vec::new(),
             through: Vec::new(),
+            tls: false,
         }
     }
 }
@@ -118,6 +122,13 @@ impl Settings {
         self
     }
 
+    /// With a web configuration, which asks for TLS.
+    #[must_use]
+    pub fn secured(mut self, web: &Path) -> Self {
+        self.tls = true;
+        self.top(&format!("web_config_file = \"{}\"", web.display()))
+    }
+
     /// By way of a command that becomes the agent.
     #[must_use]
     pub fn through(mut self, words: &[&str]) -> Self {
@@ -143,7 +154,7 @@ impl Settings {
         let mut command = self.command(dir.path(), address)?;
         adjust(&mut command);
         let child = command.spawn().context("start the agent")?;
-        let mut agent = Agent { child, address, tick: self.tick, dir };
+        let mut agent = Agent { child, address, tick: self.tick, dir, tls: self.tls };
         agent.wait_ready()?;
         Ok(agent)
     }
@@ -319,7 +330,11 @@ impl Agent {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the agent ended at start: {status}; its log:\n{}", tail(&self.log()));
             }
-            if http::get(self.address, "/readyz", &[]).is_ok_and(|answer| answer.status == 200) {
+            let is_ready = match self.tls {
+                true => self.log().contains("\"listening\""),
+                false => http::get(self.address, "/readyz", &[]).is_ok_and(|answer| answer.status == 200),
+            };
+            if is_ready {
                 return Ok(());
             }
             if start.elapsed() > scaled(READY_LIMIT) {

@@ -6,13 +6,16 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::host::{Skip, scaled};
 use crate::page::Page;
 
 /// Where everything of the cluster is.
 const NAMESPACE: &str = "telemetry-kube";
+
+/// What opens the agent without an API server; `cargo xtask cluster kubernetes` puts it there.
+const TOKEN: &str = "the-token-of-these-tests";
 
 /// The cluster.
 #[derive(Clone, Debug)]
@@ -101,13 +104,48 @@ impl Cluster {
     /// # Errors
     /// If it does not.
     pub fn get(&self, agent: &str, path: &str) -> Result<String> {
+        let (status, body) = self.ask(agent, ("GET", path), Some(TOKEN))?;
+        anyhow::ensure!(status == 200, "{path}: {status}: {body}");
+        Ok(body)
+    }
+
+    /// The status and the body that somebody with this token gets.
+    ///
+    /// # Errors
+    /// If the agent does not answer.
+    pub fn ask(
+        &self,
+        agent: &str,
+        (method, path): (&str, &str),
+        token: Option<&str>,
+    ) -> Result<(u16, String)> {
+        let said = token.map_or(String::new(), |token| format!("'Authorization: Bearer {token}'"));
         let script = format!(
-            "exec 3<>/dev/tcp/{agent} && printf '%s\\r\\n' 'GET {path} HTTP/1.0' 'Host: agent' '' >&3 && exec timeout 10 cat <&3"
+            "exec 3<>/dev/tcp/{agent} && printf '%s\\r\\n' '{method} {path} HTTP/1.0' 'Host: agent' {said} '' >&3 && exec timeout 10 cat <&3"
         );
         let answer = output(self.inside("bash").args(["-c", &script]))?;
         let (head, body) = answer.split_once("\r\n\r\n").context("an answer has a header")?;
-        anyhow::ensure!(head.contains(" 200 "), "{path}: {head}");
-        Ok(body.to_owned())
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.with_context(|| head.to_owned())?, body.to_owned()))
+    }
+
+    /// A token of a service account of the namespace `default`, for an audience; none: for the API server.
+    ///
+    /// # Errors
+    /// If the API server makes none.
+    pub fn token(&self, account: &str, audience: Option<&str>) -> Result<String> {
+        let audiences: Vec<_> = audience.into_iter().collect();
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"audiences": audiences, "expirationSeconds": 3600},
+        });
+        let file = self.dir.join("token.json");
+        fs::write(&file, request.to_string()).context("write a request")?;
+        let path = format!("/api/v1/namespaces/default/serviceaccounts/{account}/token");
+        let made = self.kubectl(&["create", "--raw", &path, "--filename", &file.display().to_string()])?;
+        let made: Value = serde_json::from_str(&made).context("a token")?;
+        let token = made.pointer("/status/token").and_then(Value::as_str).context("a token")?;
+        Ok(token.to_owned())
     }
 
     /// The agent's page as soon as it is as wanted.

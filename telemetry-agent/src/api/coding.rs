@@ -63,6 +63,33 @@ impl Coding {
         routes::joined(headers, &ACCEPT_ENCODING).map_or(Self::Identity, |accepted| accepted_best(&accepted))
     }
 
+    /// By the name that headers have for it.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Some(match name.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Self::Identity,
+            "gzip" | "x-gzip" => Self::Gzip,
+            "zstd" => Self::Zstd,
+            _ => return None,
+        })
+    }
+
+    /// Bytes as they were before their sender compressed them, `max` at most.
+    ///
+    /// # Errors
+    /// If they are more, or malformed.
+    pub(super) fn decode(self, bytes: &[u8], max: usize) -> Result<Vec<u8>, DecodeError> {
+        let malformed = |error: io::Error| DecodeError::Malformed(error.to_string());
+        match self {
+            Self::Identity => read_within(bytes, max),
+            Self::Gzip => read_within(MultiGzDecoder::new(bytes), max),
+            Self::Zstd => {
+                let mut decoder = zstd::Decoder::new(bytes).map_err(malformed)?;
+                decoder.window_log_max(WINDOW_LOG_MAX).map_err(malformed)?;
+                read_within(decoder, max)
+            }
+        }
+    }
+
     /// Bytes, compressed.
     #[must_use]
     pub fn encode(self, bytes: Vec<u8>) -> Vec<u8> {
@@ -128,22 +155,13 @@ impl<W: Write> Write for Encoder<W> {
     }
 }
 
-/// A body as it was before its sender compressed it, `max` bytes at most.
+/// A body as it was before its sender compressed it as he says, `max` bytes at most.
 ///
 /// # Errors
 /// If it is longer, malformed, or of a coding that is not known.
 pub(super) fn decoded(coding: &str, body: &[u8], max: usize) -> Result<Vec<u8>, DecodeError> {
-    let malformed = |error: io::Error| DecodeError::Malformed(error.to_string());
-    match coding.trim().to_ascii_lowercase().as_str() {
-        "" | "identity" => read_within(body, max),
-        "gzip" | "x-gzip" => read_within(MultiGzDecoder::new(body), max),
-        "zstd" => {
-            let mut decoder = zstd::Decoder::new(body).map_err(malformed)?;
-            decoder.window_log_max(WINDOW_LOG_MAX).map_err(malformed)?;
-            read_within(decoder, max)
-        }
-        other => Err(DecodeError::Unknown(other.to_owned())),
-    }
+    let known = Coding::named(coding).ok_or_else(|| DecodeError::Unknown(coding.to_owned()))?;
+    known.decode(body, max)
 }
 
 /// All that a reader has, into a buffer that never has room for more than `max`: one that doubles would have half as much

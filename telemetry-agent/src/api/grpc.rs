@@ -1,31 +1,37 @@
 //! gRPC over HTTP/2: framing, statuses and limits of calls with one message there and one or many back.
 //!
 //! Written upon hyper, because what a message inflates to has to be bounded before it is inflated, which the usual
-//! library leaves to the one who sends. A listener of its own: a port that speaks HTTP/2 alone.
+//! library leaves to the one who sends. A listener of its own: a port that speaks HTTP/2 alone, with the TLS, the users
+//! and the limits that the HTTP side has.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
-use super::otlp::{BODY_BYTES_MAX, Encoding};
+use super::coding::Coding;
+use super::intake::{Intake, Taken};
+use super::otlp::BODY_BYTES_MAX;
 use super::refusal::{Refusal, Refused};
+use super::security::{Asked, Security, Turn};
 use super::thanos::{self, Messages, Method as ThanosMethod};
 use super::{OtlpReceiver, ThanosStore};
 
@@ -37,9 +43,9 @@ const CONNECTIONS_MAX: usize = 64;
 const STREAMS_MAX: u32 = 8;
 /// Bytes of a call's headers.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
-/// Messages that are read at one time, over all connections; each may have megabytes.
-static READS: Semaphore = Semaphore::const_new(8);
-/// How long a call may take to send its message, or wait for its turn to.
+/// How long a client may take to agree on TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call may take to send its message.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that is gone is noticed within both of these.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -65,6 +71,8 @@ pub enum Service {
 /// An answer with its messages, as they come.
 struct Answer {
     messages: Messages,
+    /// The call's place among its client's, until it is answered.
+    _turn: Option<Turn>,
     /// Whether the call's end was said.
     is_over: bool,
 }
@@ -84,6 +92,7 @@ struct Activity {
 pub async fn serve(
     listener: TcpListener,
     service: Service,
+    security: Arc<Security>,
     mut shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -99,12 +108,14 @@ pub async fn serve(
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((socket, _)) => {
+            Ok((socket, peer)) => {
                 // Without a place the socket is dropped, which closes it.
                 if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                    let (service, shutdown) = (service.clone(), shutdown.clone());
+                    let (service, security) = (service.clone(), Arc::clone(&security));
+                    let serving = Serving { service, security, client: peer.ip() };
+                    let shutdown = shutdown.clone();
                     connections.spawn(async move {
-                        attend(socket, service, shutdown).await;
+                        attend(socket, serving, shutdown).await;
                         drop(place);
                     });
                 }
@@ -132,16 +143,41 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Answers the calls of one connection.
-async fn attend(socket: TcpStream, served: Service, mut shutdown: watch::Receiver<bool>) {
+/// What the calls of one connection are answered with.
+#[derive(Clone)]
+struct Serving {
+    service: Service,
+    security: Arc<Security>,
+    client: IpAddr,
+}
+
+/// Answers the calls of one connection, over TLS if that is asked for.
+async fn attend(socket: TcpStream, serving: Serving, shutdown: watch::Receiver<bool>) {
     // Answers are small; waiting to fill a packet would only delay them.
     let _ = socket.set_nodelay(true);
+    // Before the version that it is accepted with is looked at, so that no change is missed.
+    let renewed = serving.security.renewed();
+    let policy = serving.security.policy();
+    let Some(tls) = &policy.tls else { return exchange(socket, serving, (renewed, shutdown)).await };
+    let handshake = TlsAcceptor::from(Arc::clone(&tls.http2_only)).accept(socket);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(socket)) => exchange(socket, serving, (renewed, shutdown)).await,
+        Ok(Err(source)) => tracing::debug!(error = %source, "no TLS with a gRPC client"),
+        Err(_) => tracing::debug!("a gRPC client takes too long to agree on TLS"),
+    }
+}
+
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    socket: S,
+    serving: Serving,
+    (mut renewed, mut shutdown): (watch::Receiver<()>, watch::Receiver<bool>),
+) {
     let activity = Arc::new(Activity::new());
     let service = service_fn(|request: Request<Incoming>| {
-        let (served, activity) = (served.clone(), Arc::clone(&activity));
+        let (serving, activity) = (serving.clone(), Arc::clone(&activity));
         async move {
             activity.call_begins();
-            let response = answer(served, request.map(Body::new)).await;
+            let response = serving.answer(request.map(Body::new)).await;
             activity.call_ends();
             Ok::<_, Infallible>(response)
         }
@@ -176,64 +212,73 @@ async fn attend(socket: TcpStream, served: Service, mut shutdown: watch::Receive
                 is_ending = true;
                 exchange.as_mut().graceful_shutdown();
             }
+            // TLS is no longer what it was accepted with.
+            _ = renewed.changed(), if !is_ending => {
+                is_ending = true;
+                exchange.as_mut().graceful_shutdown();
+            }
         }
     }
 }
 
-/// Answers one call.
-async fn answer(service: Service, request: Request<Body>) -> Response<Body> {
-    if request.method() != Method::POST {
-        return plain(StatusCode::METHOD_NOT_ALLOWED);
-    }
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if !content_type.is_some_and(|value| value.starts_with("application/grpc")) {
-        return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    }
-    match service.call(request).await {
-        Ok(messages) => {
-            let mut response = Response::new(Body::new(Answer { messages, is_over: false }));
-            head(response.headers_mut());
-            response
+// === impl Serving ===
+
+impl Serving {
+    /// Answers one call, if it may ask.
+    async fn answer(self, request: Request<Body>) -> Response<Body> {
+        if request.method() != Method::POST {
+            return plain(StatusCode::METHOD_NOT_ALLOWED);
         }
-        Err(refusal) => {
-            let mut response = Response::new(Body::empty());
-            *response.headers_mut() = end(refusal.kind.grpc(), &refusal.text);
-            head(response.headers_mut());
-            response
+        let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if !content_type.is_some_and(|value| value.starts_with("application/grpc")) {
+            return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
         }
+        match self.admitted(request).await {
+            Ok((messages, turn)) => {
+                let mut response = Response::new(Body::new(Answer { messages, _turn: turn, is_over: false }));
+                head(response.headers_mut());
+                response
+            }
+            Err(refusal) => {
+                let mut response = Response::new(Body::empty());
+                *response.headers_mut() = end(refusal.kind.grpc(), &refusal.text);
+                head(response.headers_mut());
+                response
+            }
+        }
+    }
+
+    async fn admitted(self, request: Request<Body>) -> Result<(Messages, Option<Turn>), Refusal> {
+        let policy = self.security.policy();
+        let path = request.uri().path();
+        let asked = Asked { path, meant: path.into(), verb: self.service.verb() };
+        let turn = self.security.admit(&policy, (&asked, request.headers()), self.client).await?;
+        Ok((self.service.call(request).await?, turn))
     }
 }
 
-/// The one message of a call.
-async fn read(request: Request<Body>, bytes_max: usize) -> Result<(Encoding, Vec<u8>), Refusal> {
+/// The one message of a call; it takes its room of the intake.
+async fn read(request: Request<Body>, bytes_max: usize, intake: &Intake) -> Result<(Coding, Taken), Refusal> {
     let malformed = |text: &str| Refusal::new(Refused::Malformed, text);
     let name = request.headers().get("grpc-encoding").map(|value| value.to_str().unwrap_or("?").to_owned());
-    let body = async {
-        let turn = READS.acquire().await;
-        let body = to_bytes(request.into_body(), bytes_max + PREFIX_LEN).await;
-        drop(turn);
-        body
-    };
     let late = |_| Refusal::new(Refused::Unavailable, "the message did not come in time");
-    let body = tokio::time::timeout(BODY_TIMEOUT, body).await.map_err(late)?;
-    let body = body.map_err(|error| {
-        // Nothing else of the body tells the one error from the other.
-        let kind = if error.to_string().contains("limit") { Refused::TooLarge } else { Refused::Malformed };
-        Refusal::new(kind, error.to_string())
-    })?;
-    let Some(([flag, length @ ..], message)) = body.split_first_chunk::<PREFIX_LEN>() else {
+    let body = intake.read(request.into_body(), bytes_max + PREFIX_LEN);
+    let mut body = tokio::time::timeout(BODY_TIMEOUT, body).await.map_err(late)??;
+    let Some((&[flag, ref length @ ..], message)) = body.bytes.split_first_chunk::<PREFIX_LEN>() else {
         return Err(malformed("a call without a message"));
     };
     if usize::try_from(u32::from_be_bytes(*length)) != Ok(message.len()) {
         return Err(malformed("a message is not as long as it says, or there are several"));
     }
-    let encoding = match (flag, name) {
-        (0, _) => Some(Encoding::Identity),
-        (1, Some(name)) => Encoding::named(&name).filter(|encoding| *encoding != Encoding::Identity),
+    let coding = match (flag, name) {
+        (0, _) => Some(Coding::Identity),
+        (1, Some(name)) => Coding::named(&name).filter(|coding| *coding != Coding::Identity),
         _ => None,
     };
     let unknown = || Refusal::new(Refused::Unsupported, "a message may be compressed by gzip or zstd");
-    Ok((encoding.ok_or_else(unknown)?, message.to_vec()))
+    let coding = coding.ok_or_else(unknown)?;
+    body.bytes.drain(..PREFIX_LEN);
+    Ok((coding, body))
 }
 
 /// What stands before messages.
@@ -313,15 +358,23 @@ impl axum::body::HttpBody for Answer {
 // === impl Service ===
 
 impl Service {
+    /// What its calls do, as roles have it.
+    fn verb(&self) -> &'static str {
+        match self {
+            Self::Otlp(_) => "post",
+            Self::Thanos(_) => "get",
+        }
+    }
+
     async fn call(self, request: Request<Body>) -> Result<Messages, Refusal> {
         let path = request.uri().path().to_owned();
         let unknown = || Refusal::new(Refused::Unsupported, format!("unknown method {path}"));
         match self {
             Self::Otlp(_) if path != EXPORT => Err(unknown()),
             Self::Otlp(receiver) => {
-                let read = read(request, BODY_BYTES_MAX).await;
-                let (encoding, message) = read.map_err(|refusal| receiver.refused(refusal))?;
-                let answer = receiver.export(encoding, message).await?;
+                let read = read(request, BODY_BYTES_MAX, receiver.intake()).await;
+                let (coding, message) = read.map_err(|refusal| receiver.refused(refusal))?;
+                let answer = receiver.export(coding, message).await?;
                 let (to, messages) = tokio::sync::mpsc::channel(1);
                 // There is room for it.
                 let _ = to.try_send(Ok(answer));
@@ -329,15 +382,15 @@ impl Service {
             }
             Self::Thanos(store) => {
                 let method = ThanosMethod::named(&path).ok_or_else(unknown)?;
-                let (encoding, message) = read(request, thanos::REQUEST_BYTES_MAX)
+                let (coding, message) = read(request, thanos::REQUEST_BYTES_MAX, store.intake())
                     .await
                     .map_err(|refusal| store.refused(refusal))?;
-                if encoding != Encoding::Identity {
+                if coding != Coding::Identity {
                     return Err(
                         store.refused(Refusal::new(Refused::Unsupported, "a request is not compressed here"))
                     );
                 }
-                store.call(method, message).await
+                store.call(method, message.bytes).await
             }
         }
     }
@@ -383,19 +436,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_message_is_refused_with_its_code() {
-        let call = |encoding: Option<&str>, body: Vec<u8>| {
+        let intake = Intake::new(2 * BODY_BYTES_MAX);
+        let call = async |encoding: Option<&str>, body: Vec<u8>| {
             let mut request = Request::post(EXPORT);
             if let Some(encoding) = encoding {
                 request = request.header("grpc-encoding", encoding);
             }
-            request.body(Body::from(body)).unwrap()
+            let request = request.body(Body::from(body)).unwrap();
+            let read = read(request, BODY_BYTES_MAX, &intake).await;
+            read.map(|(coding, message)| (coding, message.bytes)).map_err(|refusal| refusal.kind)
         };
-        assert_eq!(
-            read(call(None, vec![0, 0, 0, 0, 1, 7]), BODY_BYTES_MAX).await.unwrap(),
-            (Encoding::Identity, vec![7])
-        );
-        let gzip = read(call(Some("gzip"), vec![1, 0, 0, 0, 1, 7]), BODY_BYTES_MAX).await.unwrap();
-        assert_eq!(gzip, (Encoding::Gzip, vec![7]));
+        assert_eq!(call(None, vec![0, 0, 0, 0, 1, 7]).await, Ok((Coding::Identity, vec![7])));
+        assert_eq!(call(Some("gzip"), vec![1, 0, 0, 0, 1, 7]).await, Ok((Coding::Gzip, vec![7])));
         for (encoding, body, kind) in [
             (None, vec![0, 0, 0], Refused::Malformed),
             (None, vec![0, 0, 0, 0, 9, 7], Refused::Malformed),
@@ -403,7 +455,7 @@ mod tests {
             (Some("br"), vec![1, 0, 0, 0, 1, 7], Refused::Unsupported),
             (None, vec![0; BODY_BYTES_MAX + 6], Refused::TooLarge),
         ] {
-            assert_eq!(read(call(encoding, body), BODY_BYTES_MAX).await.unwrap_err().kind, kind);
+            assert_eq!(call(encoding, body).await, Err(kind));
         }
     }
 }

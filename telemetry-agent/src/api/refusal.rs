@@ -2,7 +2,9 @@
 
 use axum::http::StatusCode;
 
+use super::coding::DecodeError;
 use super::intake::IntakeError;
+use super::security::Rejection;
 
 /// Why, and what is told of it.
 #[derive(Debug)]
@@ -22,6 +24,10 @@ pub(super) enum Refused {
     TooLarge,
     /// Try again later.
     Unavailable,
+    /// Nobody knows who asks.
+    Unauthenticated,
+    /// He may not.
+    Forbidden,
     /// The client is gone.
     Canceled,
     /// A bug of ours, or a file that cannot be read.
@@ -38,6 +44,30 @@ impl Refusal {
     /// As many as may wait are waiting.
     pub(super) fn busy(what: &str) -> Self {
         Self::new(Refused::Unavailable, format!("too many {what} wait"))
+    }
+}
+
+impl From<Rejection> for Refusal {
+    /// In the words of gRPC a limit is no more than a time at which it does not work: clients try again.
+    fn from(rejection: Rejection) -> Self {
+        let (status, text) = rejection.reason.answer();
+        let kind = match status {
+            StatusCode::UNAUTHORIZED => Refused::Unauthenticated,
+            StatusCode::FORBIDDEN => Refused::Forbidden,
+            _ => Refused::Unavailable,
+        };
+        Self::new(kind, text.trim_end())
+    }
+}
+
+impl From<DecodeError> for Refusal {
+    fn from(error: DecodeError) -> Self {
+        let kind = match error {
+            DecodeError::TooLarge(_) => Refused::TooLarge,
+            DecodeError::Unknown(_) => Refused::Unsupported,
+            DecodeError::Malformed(_) => Refused::Malformed,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 
@@ -61,6 +91,8 @@ impl Refused {
             Self::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Canceled => StatusCode::REQUEST_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -71,10 +103,12 @@ impl Refused {
         match self {
             Self::Canceled => 1,
             Self::Malformed => 3,
+            Self::Forbidden => 7,
             Self::TooLarge => 8,
             Self::Unsupported => 12,
             Self::Internal => 13,
             Self::Unavailable => 14,
+            Self::Unauthenticated => 16,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What each path answers.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,12 +13,13 @@ use axum::http::header::{
     ACCEPT, ALLOW, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::get;
 use tower::ServiceExt as _;
 
 use super::pages::{Form, Pages};
+use super::security::Asked;
 use super::stats::Handler;
 use super::{Check, Coding, Deps, index, otlp, prometheus, v1, write};
 use crate::expose;
@@ -137,21 +139,46 @@ fn is_own(path: &str) -> bool {
 
 /// Slashes that follow each other count as one: clients join a base that ends in a slash with a path that begins with one.
 fn single_slashed(uri: Uri) -> Uri {
-    if !uri.path().contains("//") {
-        return uri;
-    }
-    let mut path = String::with_capacity(uri.path().len());
-    for character in uri.path().chars() {
-        if character != '/' || !path.ends_with('/') {
-            path.push(character);
-        }
-    }
+    let Cow::Owned(mut path) = single_slashed_path(uri.path()) else { return uri };
     if let Some(query) = uri.query() {
         path.push('?');
         path.push_str(query);
     }
     // Parts of an address that was one are one again.
     path.parse().unwrap_or(uri)
+}
+
+fn single_slashed_path(path: &str) -> Cow<'_, str> {
+    if !path.contains("//") {
+        return Cow::Borrowed(path);
+    }
+    let mut single = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !single.ends_with('/') {
+            single.push(character);
+        }
+    }
+    Cow::Owned(single)
+}
+
+/// What a request asks for, as roles of a cluster have it. Only what is known to read is called reading.
+pub(super) fn asked(request: &Request) -> Asked<'_> {
+    let path = request.uri().path();
+    let meant = single_slashed_path(path);
+    let reads = match *request.method() {
+        Method::GET | Method::HEAD | Method::OPTIONS => true,
+        Method::POST => prometheus::reads_by_post(&meant),
+        _ => false,
+    };
+    let verb = match *request.method() {
+        _ if reads => "get",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::DELETE => "delete",
+        Method::PATCH => "patch",
+        _ => "other",
+    };
+    Asked { path, meant, verb }
 }
 
 /// What is refused before any route sees it. The connection ends, because what the client still sends is not read.

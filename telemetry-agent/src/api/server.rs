@@ -24,7 +24,7 @@ use tracing::{debug, error, warn};
 
 use super::body::{Endless, Outgoing};
 use super::connection::{Connection, InFlight, Place, Slots, Watched};
-use super::routes::Routes;
+use super::routes::{self, Routes};
 use super::security::Security;
 use super::stats::{Closed, HttpStats};
 use super::{Config, Deps};
@@ -173,11 +173,14 @@ impl Answering {
     /// Answers one request, if it may ask.
     async fn answer(self, request: Request, in_flight: InFlight) -> Response<Outgoing> {
         let policy = self.security.policy();
-        let (mut response, turn) =
-            match self.security.admit(&policy, (request.uri(), request.headers()), self.client).await {
-                Ok(turn) => (self.routes.answer(request).await, turn),
-                Err(refusal) => (self.routes.refused(request.uri(), refusal), None),
-            };
+        let admitted = {
+            let asked = routes::asked(&request);
+            self.security.admit(&policy, (&asked, request.headers()), self.client).await
+        };
+        let (mut response, turn) = match admitted {
+            Ok(turn) => (self.routes.answer(request).await, turn),
+            Err(rejection) => (self.routes.refused(request.uri(), rejection.response()), None),
+        };
         Security::decorate(&policy, response.headers_mut());
         let is_endless = response.extensions().get::<Endless>().is_some();
         response.map(|body| Outgoing::new(body, is_endless, in_flight, turn))

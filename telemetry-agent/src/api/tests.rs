@@ -1,6 +1,7 @@
 //! The server against real sockets on the loopback device, with clients that behave and clients that do not.
 
 mod http2;
+mod reviewed;
 mod secure;
 
 use std::io::{Read as _, Write as _};
@@ -54,8 +55,8 @@ fn db() -> Arc<Db> {
 }
 
 fn security(config: &Config) -> Security {
-    let local = (SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Access::Granted);
-    Security::load(None, local, config, Timestamp(0)).unwrap()
+    let local = (vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))], Access::Granted);
+    Security::load(None, local, None, config, Timestamp(0)).unwrap()
 }
 
 fn queries(db: Arc<Db>) -> Arc<Prometheus> {

@@ -1,10 +1,15 @@
-//! What the REST root is told of the agent at its start.
+//! What the REST root and the journal are told of the agent at its start.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use telemetry_tsdb::db::Db;
 
 use crate::api::v1::{Facts, ProgramFact, ProgramState};
 use crate::bpf::{self, Family, Kernel};
-use crate::journal::{Journal, News};
+use crate::config::Config;
+use crate::journal::{Journal, Keeper, News};
+use crate::store::Latest;
 
 /// The facts of this run.
 pub(super) fn facts(kernel: &Kernel, tick: Duration) -> Facts {
@@ -35,6 +40,12 @@ fn program(state: &bpf::ProgramState) -> ProgramFact {
         error => ProgramState::Failed(error.unwrap_or("not attached").to_owned()),
     };
     ProgramFact { family, name: program.name, hook: program.hook, variant: program.variant, state }
+}
+
+/// The journal's keeper, on disk unless everything is in memory alone.
+pub(super) fn keeper(keeper: Keeper, config: &Config, (db, latest): (&Arc<Db>, &Arc<Latest>)) -> Keeper {
+    let keeper = keeper.watching(Arc::clone(db), Arc::clone(latest));
+    if config.store.memory_only { keeper } else { keeper.on_disk(&config.data_dir) }
 }
 
 /// Tells the journal that the agent has begun, and which programs do not count.

@@ -24,8 +24,8 @@ pub(super) struct Key {
 pub(super) enum Kind {
     /// An IP address and a port.
     Address,
-    /// An IP address of this host alone and a port, or nothing.
-    LoopbackOrEmpty,
+    /// The same, or nothing.
+    AddressOrEmpty,
     /// A path.
     Path,
     /// An absolute path, or nothing.
@@ -49,12 +49,12 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "listen",
         kind: Kind::Address,
-        help: "Where the HTTP side listens. Pages name every workload of the node, so the default is this host alone; 0.0.0.0:9632 lets a Prometheus elsewhere scrape it, and needs web_config_file or insecure_listen.",
+        help: "Where the HTTP side listens. Pages name every workload of the node, so the default is this host alone; 0.0.0.0:9632 lets a Prometheus elsewhere scrape it, and needs web_config_file, kubernetes.token_review or insecure_listen.",
     },
     Key {
         name: "insecure_listen",
         kind: Kind::Switch,
-        help: "Whether anybody may read and query where listen is beyond this host and web_config_file names nobody. Without it such an agent does not start.",
+        help: "Whether anybody may read and query where a port is open beyond this host and neither web_config_file nor kubernetes.token_review asks who it is. Without it such an agent does not start.",
     },
     Key {
         name: "web_config_file",
@@ -63,13 +63,13 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         name: "otlp_grpc",
-        kind: Kind::LoopbackOrEmpty,
-        help: "Where OpenTelemetry's metrics are taken over gRPC; exporters expect port 4317. It asks nobody who they are, so it listens for this host alone. Empty: nowhere. Over HTTP they are taken at /v1/metrics of listen.",
+        kind: Kind::AddressOrEmpty,
+        help: "Where OpenTelemetry's metrics are taken over gRPC; exporters expect port 4317. TLS, users, tokens and limits are those of listen, and beyond this host it needs them as listen does. Empty: nowhere. Over HTTP they are taken at /v1/metrics of listen.",
     },
     Key {
         name: "thanos_grpc",
-        kind: Kind::LoopbackOrEmpty,
-        help: "Where Thanos Query asks this agent as a store over gRPC, customarily port 10901. It asks nobody who they are, so it listens for this host alone. Empty: nowhere.",
+        kind: Kind::AddressOrEmpty,
+        help: "Where Thanos Query asks this agent as a store over gRPC, customarily port 10901. TLS, users, tokens and limits are those of listen, and beyond this host it needs them as listen does; Thanos shows a certificate, no token. Empty: nowhere.",
     },
     Key {
         name: "data_dir",
@@ -180,6 +180,16 @@ pub(super) static KEYS: &[Key] = &[
         name: "kubernetes.pod_labels",
         kind: Kind::Names,
         help: "Labels of pods that kernel_pod_labels_info tells. Each costs a label on one series a pod.",
+    },
+    Key {
+        name: "kubernetes.token_review",
+        kind: Kind::Switch,
+        help: "Whether bearer tokens that web_config_file does not list are shown to the API server: whose is it (TokenReview), and may he get or post this path (SubjectAccessReview of a URL that is no resource). Needs the right to create both. What it granted holds for a minute, what it refused for ten seconds; without it nothing new is granted.",
+    },
+    Key {
+        name: "kubernetes.token_audiences",
+        kind: Kind::Names,
+        help: "Whom those tokens have to be made for. Empty: for the API server, as a pod's own token is unless its volume says otherwise.",
     },
     Key {
         name: "http.connections_max",
@@ -401,9 +411,9 @@ impl Kind {
         let is_within = match self {
             // The types behind these hold nothing else.
             Self::Address | Self::Switch | Self::Choice(_) | Self::Names => true,
-            Self::LoopbackOrEmpty => value.as_str().is_some_and(|text| {
-                text.is_empty() || text.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
-            }),
+            Self::AddressOrEmpty => {
+                value.as_str().is_some_and(|text| text.is_empty() || text.parse::<SocketAddr>().is_ok())
+            }
             Self::Path => value.as_str().is_some_and(|path| !path.is_empty()),
             Self::PathOrEmpty => value.as_str().is_some_and(|path| path.is_empty() || path.starts_with('/')),
             Self::NameOrEmpty => value.as_str().is_some_and(|name| {
@@ -425,8 +435,8 @@ impl Kind {
     pub(super) fn remedy(&self) -> String {
         match self {
             Self::Address => "an IP address and a port, such as \"127.0.0.1:9632\"".to_owned(),
-            Self::LoopbackOrEmpty => {
-                "a loopback address and a port, such as \"127.0.0.1:4317\", or \"\"".to_owned()
+            Self::AddressOrEmpty => {
+                "an IP address and a port, such as \"127.0.0.1:4317\", or \"\"".to_owned()
             }
             Self::Path => "a path in quotes".to_owned(),
             Self::PathOrEmpty => "an absolute path in quotes, or \"\"".to_owned(),

@@ -20,6 +20,10 @@ pub struct KubernetesConfig {
     pub start_delay_max: Duration,
     /// Labels of pods that are told.
     pub pod_labels: Vec<String>,
+    /// Whether it is asked whose tokens are and what their owners may.
+    pub token_review: bool,
+    /// Whom tokens have to be for; none: the API server itself.
+    pub token_audiences: Vec<String>,
 }
 
 // === impl KubernetesConfig ===
@@ -28,7 +32,8 @@ impl Default for KubernetesConfig {
     fn default() -> Self {
         let telemetry_kube::Config { api, kubeconfig, node, start_delay_max, pod_labels } =
             telemetry_kube::Config::default();
-        Self { api, kubeconfig, node, start_delay_max, pod_labels }
+        let (token_review, token_audiences) = (false, Vec::new());
+        Self { api, kubeconfig, node, start_delay_max, pod_labels, token_review, token_audiences }
     }
 }
 
@@ -36,7 +41,7 @@ impl KubernetesConfig {
     /// The same, as the watch takes it.
     #[must_use]
     pub fn watch(&self) -> telemetry_kube::Config {
-        let Self { api, kubeconfig, node, start_delay_max, pod_labels } = self.clone();
+        let Self { api, kubeconfig, node, start_delay_max, pod_labels, .. } = self.clone();
         telemetry_kube::Config { api, kubeconfig, node, start_delay_max, pod_labels }
     }
 }

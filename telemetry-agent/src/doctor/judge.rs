@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::net::SocketAddr;
 
 use telemetry_model::{CgroupKey, Hierarchy};
 
@@ -298,10 +299,13 @@ fn iostats(without: &[String]) -> Check {
 
 fn listen(host: &Host, config: &Config) -> Check {
     let name = format!("listen on {}", config.listen);
-    let is_local = config.listen.ip().to_canonical().is_loopback();
-    if !is_local && !config.insecure_listen && config.web_config_file.as_os_str().is_empty() {
-        let remedy = "name users, tokens or an authority of clients in a file for --web.config.file, or say --insecure-listen";
-        return Check::fail(name, "whoever reaches this address could read everything", remedy);
+    let asks_somebody = config.kubernetes.token_review || !config.web_config_file.as_os_str().is_empty();
+    let grpc = [&config.otlp_grpc, &config.thanos_grpc].into_iter().filter_map(|text| text.parse().ok());
+    let open = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+    let open = std::iter::once(config.listen).chain(grpc).find(open);
+    if let (Some(open), false, false) = (open, config.insecure_listen, asks_somebody) {
+        let remedy = "name users, tokens or an authority of clients in a file for --web.config.file, set kubernetes.token_review, or say --insecure-listen";
+        return Check::fail(name, format!("whoever reaches {open} could read everything"), remedy);
     }
     match host.listen {
         Ok(()) => Check::ok(name, "free"),

@@ -1,57 +1,16 @@
 //! The watch against a server that does as it is told: refuses, forgets, breaks, holds its tongue.
 
-use std::io::Write as _;
-use std::sync::Mutex;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-
-/// What the server answers with.
-#[derive(Clone)]
-enum Answer {
-    /// One body.
-    Whole(u16, Value),
-    /// Lines of a watch, and then silence, or the end.
-    Lines(Vec<Value>, bool),
-    /// Nothing at all.
-    Silence,
-}
-
-/// Answers in the order in which they are given, and notes what was asked.
-struct Server {
-    address: String,
-    asked: Arc<Mutex<Vec<String>>>,
-    task: tokio::task::JoinHandle<()>,
-}
+use crate::testing::{Answer, Server};
 
 impl Server {
-    async fn start(answers: Vec<Answer>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (queue, notes) = (Arc::new(Mutex::new(answers.into_iter())), Arc::clone(&asked));
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer_all(stream, Arc::clone(&queue), Arc::clone(&notes)));
-            }
-        });
-        Self { address, asked, task }
-    }
-
     /// A watch of it that begins at once.
     fn watch(&self) -> (Arc<Known>, tokio::task::JoinHandle<()>, tempfile::NamedTempFile) {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        let text = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "k", "cluster": {"server": format!("http://{}", self.address)}}],
-            "users": [{"name": "u", "user": {"token": "t"}}],
-            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-        });
-        file.write_all(text.to_string().as_bytes()).unwrap();
+        let file = self.kubeconfig();
         let config = Config {
             kubeconfig: file.path().display().to_string(),
             node: "n1".to_owned(),
@@ -62,69 +21,6 @@ impl Server {
         let known = Arc::new(Known::default());
         let task = tokio::spawn(run(config, Arc::clone(&known)));
         (known, task, file)
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn answer_all(
-    mut stream: TcpStream,
-    answers: Arc<Mutex<std::vec::IntoIter<Answer>>>,
-    asked: Arc<Mutex<Vec<String>>>,
-) {
-    let mut head = Vec::new();
-    loop {
-        let mut byte = [0];
-        if stream.read_exact(&mut byte).await.is_err() {
-            return;
-        }
-        head.push(byte[0]);
-        if !head.ends_with(b"\r\n\r\n") {
-            continue;
-        }
-        let text = String::from_utf8_lossy(&head).into_owned();
-        head.clear();
-        asked.lock().unwrap().push(text.lines().next().unwrap_or_default().to_owned());
-        let next = answers.lock().unwrap().next();
-        match next {
-            Some(Answer::Whole(code, body)) => {
-                let body = body.to_string();
-                let head = format!(
-                    "HTTP/1.1 {code} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-                    body.len()
-                );
-                if stream.write_all((head + &body).as_bytes()).await.is_err() {
-                    return;
-                }
-            }
-            Some(Answer::Lines(lines, ends)) => {
-                let head =
-                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
-                let mut text = head.to_owned();
-                for line in lines {
-                    let line = format!("{line}\n");
-                    text += &format!("{:x}\r\n{line}\r\n", line.len());
-                }
-                if ends {
-                    text += "0\r\n\r\n";
-                }
-                if stream.write_all(text.as_bytes()).await.is_err() {
-                    return;
-                }
-                if !ends {
-                    std::future::pending::<()>().await;
-                }
-            }
-            Some(Answer::Silence) | None => std::future::pending().await,
-        }
     }
 }
 
@@ -325,8 +221,9 @@ fn pauses_grow_and_are_bounded() {
 
 #[test]
 fn every_figure_is_declared_and_told() {
-    let known = Known::default();
-    let told: Vec<_> = known.families().iter().map(|family| family.desc.name).collect();
+    let (known, reviews) = (Known::default(), crate::Reviews::new("", Vec::new()).unwrap());
+    let families = known.families().into_iter().chain(reviews.families());
+    let told: Vec<_> = families.map(|family| family.desc.name).collect();
     let declared: Vec<_> = crate::METRICS.iter().map(|desc| desc.name).collect();
     assert_eq!(told, declared);
 }

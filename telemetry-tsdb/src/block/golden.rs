@@ -159,7 +159,10 @@ fn golden_disk() -> (SimStorage, [PathBuf; 2]) {
         if std::env::var_os("TELEMETRY_BLESS").is_some() {
             let file = made.open(path).unwrap();
             let bytes = crate::fs::read_all(&*file, 1 << 20).unwrap();
-            std::fs::write(golden(name), bytes).unwrap();
+            // In one step: other tests read it at the same time.
+            let new = golden(&format!("{name}.{:?}", std::thread::current().id()));
+            std::fs::write(&new, bytes).unwrap();
+            std::fs::rename(new, golden(name)).unwrap();
         }
         let bytes = std::fs::read(golden(name)).unwrap();
         disk.create(path).unwrap().write_at(&bytes, 0).unwrap();

@@ -4,7 +4,7 @@
 //! runs. Tests run one at a time, in the order of their names.
 #![cfg(test)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -19,6 +19,10 @@ const POD: &str = "kernel_pod_info";
 const LABELS: &str = "kernel_pod_labels_info";
 const STATE: &str = "telemetry_agent_kube_watch_state";
 const FAILURES: &str = "telemetry_agent_kube_failures_total";
+
+/// What is asked about tokens.
+const REVIEWS: [&str; 2] =
+    ["/apis/authentication.k8s.io/v1/tokenreviews", "/apis/authorization.k8s.io/v1/subjectaccessreviews"];
 
 /// What pods take to start, on a machine that does other things too.
 const START: Duration = Duration::from_secs(60);
@@ -197,8 +201,96 @@ fn b_a_deleted_pod_leaves_its_last_values_and_then_a_stale_series() {
     });
 }
 
+/// Service accounts with a token each: one that may read, one that may push, one that may neither, and one that will be gone.
+fn accounts(cluster: &Cluster) -> Result<BTreeMap<&'static str, String>> {
+    let account = |name: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": "default"}});
+    let bound = |role: &str, account: &str| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": format!("test-{account}")},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": "default"}],
+        })
+    };
+    let accounts = ["reads", "pushes", "neither", "leaves"];
+    let bindings =
+        [("telemetry-reader", "reads"), ("telemetry-writer", "pushes"), ("telemetry-reader", "leaves")];
+    let items: Vec<Value> = accounts
+        .into_iter()
+        .map(account)
+        .chain(bindings.map(|(role, account)| bound(role, account)))
+        .collect();
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}))?;
+    accounts.into_iter().map(|name| Ok((name, cluster.token(name, None)?))).collect()
+}
+
 #[test]
-fn c_one_list_and_one_watch_of_this_nodes_pods_are_all_that_is_asked() {
+fn b_who_may_ask_is_what_the_cluster_says() {
+    root_test(|| {
+        let cluster = Cluster::find()?;
+        let agent = cluster.agent()?;
+        let tokens = accounts(&cluster)?;
+        let token = |name: &str| tokens.get(name).map(String::as_str);
+        let elsewhere = cluster.token("reads", Some("vault"))?;
+        let check = |asked: (&str, &str), token: Option<&str>, expected: u16, who: &str| {
+            let (status, body) = cluster.ask(&agent, asked, token)?;
+            claim(status == expected, || format!("{who}: {asked:?}: {status}, not {expected}: {body}"))
+        };
+        // The API server learns of new bindings when it looks.
+        eventually("the reader may read", START, || {
+            Ok(cluster.ask(&agent, ("GET", "/metrics"), token("reads"))?.0 == 200)
+        })?;
+        std::thread::sleep(Duration::from_secs(1));
+        let paths =
+            ["/", "/metrics", "//metrics", "/federate?match[]=up", "/api/v1/query?query=1", "/v1/status"];
+        for path in paths {
+            check(("GET", path), None, 401, "nobody")?;
+            check(("GET", path), Some("not.a.token"), 401, "a guess")?;
+            check(("GET", path), Some(&elsewhere), 401, "a token for somebody else")?;
+            check(("GET", path), token("neither"), 403, "one who may not")?;
+            check(("GET", path), token("pushes"), 403, "one who may push")?;
+            check(("GET", path), token("reads"), 200, "one who may read")?;
+        }
+        check(("POST", "/api/v1/query?query=1"), token("reads"), 200, "a question by POST")?;
+        check(("POST", "/api/v1/write"), token("reads"), 403, "a reader who pushes")?;
+        check(("POST", "/api/v1/write"), token("pushes"), 415, "one who may push, nothing of any type")?;
+        check(("POST", "/api/v1/admin/tsdb/snapshot"), token("reads"), 403, "a reader who administers")?;
+        for path in ["/livez", "/readyz", "/-/healthy"] {
+            check(("GET", path), None, 200, "kubelet")?;
+        }
+        // By the agent's own token, from within.
+        let exec = [
+            "--namespace",
+            "telemetry",
+            "exec",
+            "daemonset/telemetry-agent",
+            "--",
+            "telemetry-agent",
+            "query",
+            "1",
+        ];
+        let own = ["--token-file", "/var/run/secrets/kubernetes.io/serviceaccount/token"];
+        claim(cluster.kubectl(&exec).is_err(), || "asked without a token".to_owned())?;
+        let answer = cluster.kubectl(&[&exec[..], &own].concat())?;
+        claim(answer.contains('1'), || format!("asked with the agent's token: {answer}"))?;
+        // What was granted ends with its owner, within the minute that it is kept.
+        check(("GET", "/metrics"), token("leaves"), 200, "one who will be gone")?;
+        cluster.kubectl(&["delete", "serviceaccount", "leaves", "--namespace", "default"])?;
+        eventually("his token is nobody's", Duration::from_secs(75), || {
+            Ok(cluster.ask(&agent, ("GET", "/metrics"), token("leaves"))?.0 == 401)
+        })?;
+        let page = cluster.page_when(&agent, "a page", START, |_| true)?;
+        let reviews = |review: &str, outcome: &str| {
+            page.sum("telemetry_agent_kube_reviews_total", &[("review", review), ("outcome", outcome)])
+        };
+        claim(reviews("token", "good") >= 4.0 && reviews("access", "bad") >= 2.0, || page.about("reviews"))?;
+        // Each path of each token once or twice, however often it is asked for.
+        claim(reviews("access", "good") < 40.0 && reviews("token", "failed") < 0.5, || page.about("reviews"))
+    });
+}
+
+#[test]
+fn c_one_list_and_one_watch_of_this_nodes_pods_and_reviews_are_all_that_is_asked() {
     root_test(|| {
         let cluster = Cluster::find()?;
         let asked = cluster.asked_by_agent()?;
@@ -225,10 +317,15 @@ fn c_one_list_and_one_watch_of_this_nodes_pods_are_all_that_is_asked() {
         let watches = of("watch ", "RequestReceived", "") - refused;
         claim(watches == ended + 1, || format!("one watch at a time: {lines:#?}"))?;
         for line in &lines {
-            let is_narrow =
-                line.contains("/api/v1/pods?") && line.contains("fieldSelector=spec.nodeName%3Dnode1");
-            claim(is_narrow, || format!("more than this node's pods: {line}"))?;
-            claim(line.starts_with("list ") || line.starts_with("watch "), || line.clone())?;
+            let is_narrow = |line: &str| {
+                line.contains("/api/v1/pods?") && line.contains("fieldSelector=spec.nodeName%3Dnode1")
+            };
+            let is_allowed = match line.split_once(' ') {
+                Some(("list" | "watch", what)) => is_narrow(what),
+                Some(("create", what)) => REVIEWS.iter().any(|path| what.starts_with(path)),
+                _ => false,
+            };
+            claim(is_allowed, || format!("more than this node's pods and reviews of tokens: {line}"))?;
         }
         Ok(())
     });

@@ -32,14 +32,29 @@ const AGENT_IMAGE: &str = "localhost/telemetry-agent:0.1.0";
 const READY_LIMIT: Duration = Duration::from_secs(180);
 /// Where kubelet of this version logs, whatever its root directory is.
 const POD_LOGS: [&str; 2] = ["/var/log/pods", "/var/log/containers"];
-/// What tests would wait too long for.
-const SETTINGS: &str = r#"    tick = "1s"
+/// Lines of the manifest, and what is in their places here: what tests would wait too long for, and a token that opens
+/// without an API server, which they let die. The tests know it, too (`tests/src/kube.rs`).
+const SETTINGS: [(&str, &str); 3] = [
+    (
+        "    [kubernetes]\n",
+        r#"    tick = "1s"
+    web_config_file = "/etc/telemetry/web.yml"
     [kubernetes]
     start_delay_max = "0s"
     pod_labels = ["app"]
-    [attribution]
-    tombstone = "45s"
-"#;
+"#,
+    ),
+    ("    [attribution]\n", "    [attribution]\n    tombstone = \"45s\"\n"),
+    (
+        "    host_root = \"/host\"\n",
+        "    host_root = \"/host\"
+  web.yml: |
+    bearer_tokens_file: tokens
+  tokens: |
+    the-token-of-these-tests
+",
+    ),
+];
 /// What is built.
 const PROGRAMS: [&str; 6] =
     ["kube-apiserver", "kubelet", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl"];
@@ -381,12 +396,15 @@ impl Cluster {
         let dir = self.node.dir.display();
         let data = self.file("data");
         fs::create_dir_all(&data).context("create the agent's folder")?;
-        let here = manifest
+        let mut here = manifest
             .replace("image: telemetry-agent:0.1.0", &format!("image: {AGENT_IMAGE}"))
             .replace("imagePullPolicy: IfNotPresent", "imagePullPolicy: Never")
             .replace("path: /run/containerd,", &format!("path: {dir}/host/run/containerd,"))
-            .replace("path: /var/lib/telemetry,", &format!("path: {},", data.display()))
-            .replace("    [attribution]\n", SETTINGS);
+            .replace("path: /var/lib/telemetry,", &format!("path: {},", data.display()));
+        for (line, lines) in SETTINGS {
+            anyhow::ensure!(here.matches(line).count() == 1, "the manifest has one line {line:?}");
+            here = here.replace(line, lines);
+        }
         let applied = self.file("agent.yaml");
         fs::write(&applied, here).context("write the manifest")?;
         shell::quiet(self.kubectl().args(["apply", "--filename"]).arg(&applied))?;

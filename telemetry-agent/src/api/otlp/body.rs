@@ -1,15 +1,13 @@
 //! A request's bytes: what form they are in, how far they inflate, and how many messages they are.
 
-use std::io::Read;
-
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use flate2::read::MultiGzDecoder;
 use prost::Message as _;
 use serde_json::json;
 
 use super::super::wire::{Fields, Malformed, Value};
 use super::message::{Answer, Request, Status};
+use crate::api::coding::Coding;
 use crate::api::refusal::{Refusal, Refused};
 
 /// Bytes of a request when inflated.
@@ -25,14 +23,6 @@ const DEPTH_MAX: usize = 64;
 pub(in crate::api) enum Form {
     Protobuf,
     Json,
-}
-
-/// How bytes are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::api) enum Encoding {
-    Identity,
-    Gzip,
-    Zstd,
 }
 
 // === impl Form ===
@@ -64,21 +54,7 @@ impl Form {
     }
 }
 
-// === impl Encoding ===
-
-impl Encoding {
-    /// By its name.
-    pub(in crate::api) fn named(name: &str) -> Option<Self> {
-        match name.trim() {
-            "" | "identity" => Some(Self::Identity),
-            "gzip" => Some(Self::Gzip),
-            "zstd" => Some(Self::Zstd),
-            _ => None,
-        }
-    }
-}
-
-pub(super) fn read_headers(headers: &HeaderMap) -> Result<(Form, Encoding), Refusal> {
+pub(super) fn read_headers(headers: &HeaderMap) -> Result<(Form, Coding), Refusal> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let unsupported = |text: String| Refusal::new(Refused::Unsupported, text);
     let content_type = text(CONTENT_TYPE);
@@ -90,31 +66,25 @@ pub(super) fn read_headers(headers: &HeaderMap) -> Result<(Form, Encoding), Refu
             return Err(unsupported(format!("content type {other:?} {wanted}")));
         }
     };
-    let encoding = text(CONTENT_ENCODING);
-    let read = Encoding::named(encoding);
-    let encoding =
-        read.ok_or_else(|| unsupported(format!("content encoding {encoding:?} is neither gzip nor zstd")))?;
-    Ok((form, encoding))
+    let name = text(CONTENT_ENCODING);
+    let coding = Coding::named(name);
+    let coding =
+        coding.ok_or_else(|| unsupported(format!("content encoding {name:?} is neither gzip nor zstd")))?;
+    Ok((form, coding))
 }
 
 /// Inflates and reads a request.
-pub(super) fn decode(form: Form, encoding: Encoding, body: Vec<u8>) -> Result<Request, Refusal> {
+pub(super) fn decode(form: Form, coding: Coding, body: &[u8]) -> Result<Request, Refusal> {
     let malformed = |error: &dyn std::fmt::Display| Refusal::new(Refused::Malformed, error.to_string());
-    let bytes = match encoding {
-        Encoding::Identity => body,
-        Encoding::Gzip => inflate(MultiGzDecoder::new(&*body))?,
-        Encoding::Zstd => inflate(zstd::Decoder::new(&*body).map_err(|error| malformed(&error))?)?,
+    let inflated = match coding {
+        Coding::Identity => None,
+        _ => Some(coding.decode(body, INFLATED_BYTES_MAX)?),
     };
-    if bytes.len() > INFLATED_BYTES_MAX {
-        return Err(Refusal::new(
-            Refused::TooLarge,
-            format!("a push may have {INFLATED_BYTES_MAX} bytes when inflated"),
-        ));
-    }
+    let bytes = inflated.as_deref().unwrap_or(body);
     let messages = match form {
         Form::Protobuf => {
             let mut messages = 0;
-            Shape::Request.count(Fields(&bytes), 0, &mut messages).map_err(|error| malformed(&error))?;
+            Shape::Request.count(Fields(bytes), 0, &mut messages).map_err(|error| malformed(&error))?;
             messages
         }
         // Braces within texts count too, which only makes less of it.
@@ -127,17 +97,9 @@ pub(super) fn decode(form: Form, encoding: Encoding, body: Vec<u8>) -> Result<Re
         ));
     }
     match form {
-        Form::Protobuf => Request::decode(&*bytes).map_err(|error| malformed(&error)),
-        Form::Json => serde_json::from_slice(&bytes).map_err(|error| malformed(&error)),
+        Form::Protobuf => Request::decode(bytes).map_err(|error| malformed(&error)),
+        Form::Json => serde_json::from_slice(bytes).map_err(|error| malformed(&error)),
     }
-}
-
-fn inflate(reader: impl Read) -> Result<Vec<u8>, Refusal> {
-    let mut bytes = Vec::new();
-    // One more than may be, which the caller sees.
-    let read = reader.take(INFLATED_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|error| Refusal::new(Refused::Malformed, format!("inflate: {error}")))?;
-    Ok(bytes)
 }
 
 /// Messages as far as others are in them.

@@ -32,7 +32,8 @@ use telemetry_model::{Desc, Kind, Labels, Series, float};
 use telemetry_tsdb::db::{Db, Mode};
 use tokio::sync::Semaphore;
 
-use super::intake::Intake;
+use super::coding::Coding;
+use super::intake::{Intake, Taken};
 use super::refusal::{Refusal, Refused};
 use super::stats::own;
 use batch::Batch;
@@ -41,7 +42,6 @@ use delta::{Deltas, Dropped};
 use message::{Answer, PartialSuccess, Status};
 use translate::Translator;
 
-pub(super) use body::Encoding;
 pub use names::Strategy;
 
 /// Everything that is said of these pushes.
@@ -86,7 +86,7 @@ pub(super) const BODY_BYTES_MAX: usize = 8 << 20;
 pub const CONCURRENCY: usize = 1;
 /// Pushes that may wait.
 const QUEUE_MAX: usize = 32;
-/// Bytes of all requests over HTTP that wait or are being read.
+/// Bytes of all requests that wait or are being read, over HTTP and gRPC.
 const BODIES_BYTES_MAX: usize = 32 << 20;
 
 /// How OpenTelemetry's metrics become series.
@@ -223,7 +223,7 @@ impl OtlpReceiver {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
             return response;
         }
-        let (form, encoding) = match body::read_headers(request.headers()) {
+        let (form, coding) = match body::read_headers(request.headers()) {
             Ok(read) => read,
             Err(refusal) => return self.error(Form::Json, &refusal),
         };
@@ -234,20 +234,16 @@ impl OtlpReceiver {
             Ok(body) => body,
             Err(error) => return self.error(form, &error.into()),
         };
-        match Arc::clone(&self).push(form, encoding, body.bytes).await {
+        match Arc::clone(&self).push(form, coding, body).await {
             Ok(answer) => respond(StatusCode::OK, form, form.answer(&answer)),
             Err(refusal) => self.error(form, &refusal),
         }
     }
 
     /// Answers a push over gRPC: the answer's bytes.
-    pub(super) async fn export(
-        self: Arc<Self>,
-        encoding: Encoding,
-        body: Vec<u8>,
-    ) -> Result<Vec<u8>, Refusal> {
+    pub(super) async fn export(self: Arc<Self>, coding: Coding, body: Taken) -> Result<Vec<u8>, Refusal> {
         let result = match self.queued.try_acquire() {
-            Ok(_place) => Arc::clone(&self).push(Form::Protobuf, encoding, body).await,
+            Ok(_place) => Arc::clone(&self).push(Form::Protobuf, coding, body).await,
             Err(_) => Err(Refusal::busy("pushes")),
         };
         match result {
@@ -256,16 +252,21 @@ impl OtlpReceiver {
         }
     }
 
+    /// Where the bodies of pushes are read, over HTTP and gRPC.
+    pub(super) fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
     /// Counts what was refused before it came here.
     pub(super) fn refused(&self, refusal: Refusal) -> Refusal {
         self.count(&refusal);
         refusal
     }
 
-    async fn push(self: Arc<Self>, form: Form, encoding: Encoding, body: Vec<u8>) -> Result<Answer, Refusal> {
+    async fn push(self: Arc<Self>, form: Form, coding: Coding, body: Taken) -> Result<Answer, Refusal> {
         let permit = Arc::clone(&self.running).acquire_owned().await;
         let task = tokio::task::spawn_blocking(move || {
-            let result = self.take(form, encoding, body);
+            let result = self.take(form, coding, &body.bytes);
             drop(permit);
             result.map(|outcome| self.done(outcome))
         });
@@ -274,11 +275,11 @@ impl OtlpReceiver {
         task.await.map_err(bug)?
     }
 
-    fn take(&self, form: Form, encoding: Encoding, body: Vec<u8>) -> Result<Outcome, Refusal> {
+    fn take(&self, form: Form, coding: Coding, body: &[u8]) -> Result<Outcome, Refusal> {
         if self.db.health().mode() == Mode::ReadOnly {
             return Err(Refusal::new(Refused::Unavailable, "the store is open for reading only"));
         }
-        let mut request = body::decode(form, encoding, body)?;
+        let mut request = body::decode(form, coding, body)?;
         let mut deltas = self.deltas.lock().unwrap_or_else(PoisonError::into_inner);
         let mut translator = Translator {
             config: &self.config,
@@ -320,7 +321,8 @@ impl OtlpReceiver {
             Refused::Unavailable => {
                 self.busy.fetch_add(1, Relaxed);
             }
-            Refused::Canceled | Refused::Internal => {}
+            // Those who may not ask are counted where they were sent away.
+            Refused::Canceled | Refused::Internal | Refused::Unauthenticated | Refused::Forbidden => {}
         }
     }
 

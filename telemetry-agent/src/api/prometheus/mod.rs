@@ -370,6 +370,12 @@ fn find(path: &str) -> Option<(&'static Route, String)> {
     ROUTES.iter().find(|route| route.path == "/label/{name}/values").map(|route| (route, name))
 }
 
+/// Whether POST on a path asks for something, and changes nothing.
+pub(super) fn reads_by_post(path: &str) -> bool {
+    let route = || find(path.strip_prefix(PREFIX)?).map(|(route, _)| route.methods);
+    path == read::PATH || route() == Some(Methods::GetPost)
+}
+
 /// The name of a path's metrics.
 pub(super) fn handler(path: &str) -> &'static str {
     match path {

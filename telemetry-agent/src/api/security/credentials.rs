@@ -9,10 +9,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 use tokio::sync::Semaphore;
 
@@ -54,8 +50,6 @@ pub(super) struct Counts {
 /// Why a request has no access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// It says nothing that could be checked.
-    Missing,
     /// What it says is wrong.
     Wrong,
     /// Too many passwords wait to be checked.
@@ -110,43 +104,32 @@ impl Credentials {
 
     /// Whether anything is asked for.
     pub(super) fn are_needed(&self) -> bool {
-        !self.users.is_empty() || !self.tokens.is_empty()
+        self.has_users() || self.has_tokens()
     }
 
-    /// What a client without access is told to send.
-    pub(super) fn challenges(&self) -> impl Iterator<Item = &'static str> {
-        let basic = (!self.users.is_empty()).then_some("Basic realm=\"telemetry\", charset=\"UTF-8\"");
-        let bearer = (!self.tokens.is_empty()).then_some("Bearer realm=\"telemetry\"");
-        basic.into_iter().chain(bearer)
+    /// Whether there are users.
+    pub(super) fn has_users(&self) -> bool {
+        !self.users.is_empty()
     }
 
-    /// Holds a request to them.
-    pub(super) async fn check(&self, headers: &HeaderMap) -> Result<(), Denied> {
-        let mut lines = headers.get_all(AUTHORIZATION).iter();
-        let line = lines.next().ok_or(Denied::Missing)?;
-        if lines.next().is_some() {
-            return Err(Denied::Wrong);
-        }
-        let line = line.to_str().map_err(|_| Denied::Wrong)?;
-        let (scheme, said) = line.split_once(' ').ok_or(Denied::Wrong)?;
-        let said = said.trim();
-        if scheme.eq_ignore_ascii_case("bearer") {
-            return if self.tokens.contains(&mac(&self.key, &[said.as_bytes()])) {
-                Ok(())
-            } else {
-                Err(Denied::Wrong)
-            };
-        }
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return Err(Denied::Wrong);
-        }
-        let said = STANDARD.decode(said).map_err(|_| Denied::Wrong)?;
+    /// Whether there are tokens.
+    pub(super) fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
+    /// Whether this is one of them.
+    pub(super) fn has_token(&self, token: &str) -> bool {
+        self.tokens.contains(&mac(&self.key, &[token.as_bytes()]))
+    }
+
+    /// Holds a name, a colon and a password to the users.
+    pub(super) async fn check_password(&self, said: &[u8]) -> Result<(), Denied> {
         let colon = said.iter().position(|byte| *byte == b':').ok_or(Denied::Wrong)?;
         let (name, password) = said.split_at(colon);
-        self.check_password(name, password.get(1..).unwrap_or_default()).await
+        self.check_pair(name, password.get(1..).unwrap_or_default()).await
     }
 
-    async fn check_password(&self, name: &[u8], password: &[u8]) -> Result<(), Denied> {
+    async fn check_pair(&self, name: &[u8], password: &[u8]) -> Result<(), Denied> {
         let known = std::str::from_utf8(name).ok().and_then(|name| self.users.get(name));
         let Some(hash) = known.or(self.stranger.as_ref()) else { return Err(Denied::Wrong) };
         let mac = mac(&self.key, &[name, password]);

@@ -18,10 +18,10 @@ const SOURCE: &str = "the agent's HTTP server";
 const REFUSED: Desc = Desc {
     kind: Kind::Counter,
     labels: &["reason"],
-    bound: "6 reasons",
+    bound: "9 reasons",
     ..own(
         "telemetry_agent_http_server_refused_total",
-        "HTTP requests refused before any route saw them, with 401 or 429, by reason.",
+        "Requests over HTTP and gRPC that were refused before any route saw them (401, 403, 429, 503), by reason.",
         SOURCE,
     )
 };
@@ -72,7 +72,7 @@ const LAST_RELOAD: Desc = own(
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(in crate::api) enum Refused {
     NoCredentials,
     WrongCredentials,
     /// Too many passwords wait to be checked.
@@ -81,6 +81,12 @@ pub(super) enum Refused {
     ClientRate,
     /// The bucket of `web.yml`.
     RateLimit,
+    /// The authority says that the token's owner may not.
+    Forbidden,
+    /// The authority does not say.
+    NoReview,
+    /// Too many tokens wait for the authority.
+    ReviewBusy,
 }
 
 /// Counts of what was refused and reloaded.
@@ -95,13 +101,16 @@ pub(super) struct SecurityStats {
 // === impl Refused ===
 
 impl Refused {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::NoCredentials,
         Self::WrongCredentials,
         Self::Busy,
         Self::ClientConcurrency,
         Self::ClientRate,
         Self::RateLimit,
+        Self::Forbidden,
+        Self::NoReview,
+        Self::ReviewBusy,
     ];
 
     fn reason(self) -> &'static str {
@@ -112,11 +121,14 @@ impl Refused {
             Self::ClientConcurrency => "client_concurrency",
             Self::ClientRate => "client_rate",
             Self::RateLimit => "rate_limit",
+            Self::Forbidden => "forbidden",
+            Self::NoReview => "review_failed",
+            Self::ReviewBusy => "review_queue",
         }
     }
 
     /// What the client is told.
-    pub(super) fn answer(self) -> (StatusCode, &'static str) {
+    pub(in crate::api) fn answer(self) -> (StatusCode, &'static str) {
         match self {
             Self::NoCredentials | Self::WrongCredentials => {
                 (StatusCode::UNAUTHORIZED, "a name and password, or a token, are needed\n")
@@ -127,6 +139,14 @@ impl Refused {
             }
             Self::ClientRate => (StatusCode::TOO_MANY_REQUESTS, "this address asks too often\n"),
             Self::RateLimit => (StatusCode::TOO_MANY_REQUESTS, "too many requests\n"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "the owner of this token may not do this\n"),
+            Self::NoReview => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "whose this token is cannot be found out now: the API server does not say\n",
+            ),
+            Self::ReviewBusy => {
+                (StatusCode::TOO_MANY_REQUESTS, "too many tokens wait to be reviewed by the API server\n")
+            }
         }
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! [`Security::load`] reads `web.yml` once, and refuses to be open to more than this host unless told; [`Security::watch`]
 //! reads it again whenever it or a file it names has changed. A new version that is broken is logged and counted, and
-//! the old one holds. Every request of every protocol passes `Security::admit` before any route sees it.
+//! the old one holds. Tokens that the file does not list may be somebody else's to know, an [`Authority`]'s. Every request
+//! of every protocol on every port passes `Security::admit` before any route sees it.
 
+mod admission;
+mod authority;
 mod client_cert;
 mod clients;
 mod credentials;
@@ -14,35 +17,31 @@ mod web_file;
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::response::Response;
+use axum::http::HeaderMap;
 use telemetry_model::clock::Timestamp;
 use tokio::sync::watch;
 
 use super::Config;
-use clients::{Clients, Limit};
-use credentials::{Counts, Denied};
-use metrics::{Refused, SecurityStats};
+use clients::Clients;
+use credentials::Counts;
+use metrics::SecurityStats;
 use policy::Policy;
 
+pub(super) use admission::{Asked, Rejection};
+pub use authority::{Authority, Verdict};
 pub(super) use clients::Turn;
 pub use credentials::CONCURRENCY;
 pub use metrics::METRICS;
 
 /// How often the files are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Paths that are answered without any of this: they say whether the agent works, and nothing of the node. A path that
-/// is spelt otherwise is another path.
-const OPEN_PATHS: &[&str] = &["/livez", "/healthz", "/-/healthy", "/readyz", "/-/ready"];
 
 /// Why the HTTP side cannot be secured as it is told to be.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +65,8 @@ pub enum Error {
     /// Anybody on the network could ask.
     #[error(
         "listen on {0}: whoever reaches this address could read everything; name users, tokens or an authority of \
-         clients' certificates in a file for --web.config.file, listen on 127.0.0.1, or say --insecure-listen"
+         clients' certificates in a file for --web.config.file, let the API server review tokens \
+         (kubernetes.token_review), listen on 127.0.0.1, or say --insecure-listen"
     )]
     Open(SocketAddr),
 }
@@ -83,8 +83,11 @@ pub enum Access {
 /// The security of the HTTP side, as the files say at any time.
 pub struct Security {
     file: Option<PathBuf>,
-    listen: SocketAddr,
+    /// Every address that it is for.
+    listen: Vec<SocketAddr>,
     access: Access,
+    /// Who knows tokens that the file does not list.
+    authority: Option<Arc<dyn Authority>>,
     policy: ArcSwap<Policy>,
     /// The files as they were when they were last read, with success or without.
     seen: Mutex<Vec<Seen>>,
@@ -109,11 +112,12 @@ impl Security {
     /// Reads the file, if there is one. `config` gives the limits of each client; `created` is when counting begins.
     ///
     /// # Errors
-    /// Where the file or one it names cannot be read or makes no sense, or where `listen` is beyond this host and
-    /// nobody is asked who they are.
+    /// Where the file or one it names cannot be read or makes no sense, or where one of the addresses is beyond this host
+    /// and nobody is asked who they are.
     pub fn load(
         file: Option<&Path>,
-        (listen, access): (SocketAddr, Access),
+        (listen, access): (Vec<SocketAddr>, Access),
+        authority: Option<Arc<dyn Authority>>,
         config: &Config,
         created: Timestamp,
     ) -> Result<Self, Error> {
@@ -124,6 +128,7 @@ impl Security {
             file: file.map(Path::to_owned),
             listen,
             access,
+            authority,
             policy: ArcSwap::from_pointee(Policy::open()),
             seen: Mutex::new(seen),
             clients: Clients::new(config),
@@ -183,11 +188,11 @@ impl Security {
     }
 
     fn is_enough(&self, policy: &Policy) -> Result<(), Error> {
-        let is_local = self.listen.ip().to_canonical().is_loopback();
-        if is_local || self.access == Access::Anybody || policy.authenticates() {
+        if self.access == Access::Anybody || self.authority.is_some() || policy.authenticates() {
             return Ok(());
         }
-        Err(Error::Open(self.listen))
+        let open = self.listen.iter().find(|address| !address.ip().to_canonical().is_loopback());
+        open.map_or(Ok(()), |address| Err(Error::Open(*address)))
     }
 
     /// What holds now.
@@ -198,63 +203,6 @@ impl Security {
     /// Told when a connection has to be made again, because TLS is no longer what it was accepted with.
     pub(super) fn renewed(&self) -> watch::Receiver<()> {
         self.renewed.subscribe()
-    }
-
-    /// Lets a request through, with its turn among its client's, or says what it is answered instead.
-    pub(super) async fn admit(
-        &self,
-        policy: &Policy,
-        (uri, headers): (&Uri, &HeaderMap),
-        client: IpAddr,
-    ) -> Result<Option<Turn>, Response> {
-        if OPEN_PATHS.contains(&uri.path()) {
-            return Ok(None);
-        }
-        let now = Instant::now();
-        let turn = Clients::take(&self.clients, client, now).map_err(|limit| self.limited(limit))?;
-        if let Err(wait) = policy.spend(now) {
-            return Err(self.refuse(Refused::RateLimit, Some(wait)));
-        }
-        let Some(credentials) = &policy.credentials else { return Ok(turn) };
-        match credentials.check(headers).await {
-            Ok(()) => Ok(turn),
-            Err(Denied::Busy) => Err(self.refuse(Refused::Busy, Some(Duration::from_secs(1)))),
-            Err(denied) => {
-                let reason = if denied == Denied::Missing {
-                    Refused::NoCredentials
-                } else {
-                    Refused::WrongCredentials
-                };
-                let mut response = self.refuse(reason, None);
-                for challenge in credentials.challenges() {
-                    response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-                }
-                Err(response)
-            }
-        }
-    }
-
-    fn limited(&self, limit: Limit) -> Response {
-        match limit {
-            Limit::Concurrency => self.refuse(Refused::ClientConcurrency, Some(Duration::from_secs(1))),
-            Limit::Rate(wait) => self.refuse(Refused::ClientRate, Some(wait)),
-        }
-    }
-
-    fn refuse(&self, reason: Refused, wait: Option<Duration>) -> Response {
-        self.stats.refused(reason);
-        let (status, text) = reason.answer();
-        let mut response = super::routes::plain(status, text.to_owned());
-        if let Some(wait) = wait {
-            // Whole seconds, and never none.
-            let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        debug_assert!(
-            status == StatusCode::UNAUTHORIZED || wait.is_some(),
-            "a limit says when to come again"
-        );
-        response
     }
 
     /// What all answers have beside their own.

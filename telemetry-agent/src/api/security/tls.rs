@@ -17,6 +17,8 @@ use super::web_file::{ClientAuth, TlsServer, Version, read};
 /// TLS as a connection is accepted with, and what it was made from.
 pub(in crate::api) struct Tls {
     pub(in crate::api) config: Arc<ServerConfig>,
+    /// The same for ports that speak HTTP/2 alone.
+    pub(in crate::api) http2_only: Arc<ServerConfig>,
     /// Whether no client without a certificate of our authority comes through.
     pub(super) authenticates: bool,
 }
@@ -49,8 +51,10 @@ impl Tls {
             true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             false => vec![b"http/1.1".to_vec()],
         };
+        let mut http2_only = config.clone();
+        http2_only.alpn_protocols = vec![b"h2".to_vec()];
         let authenticates = written.client_auth_type == ClientAuth::RequireAndVerifyClientCert;
-        Ok(Self { config: Arc::new(config), authenticates })
+        Ok(Self { config: Arc::new(config), http2_only: Arc::new(http2_only), authenticates })
     }
 }
 

@@ -10,25 +10,25 @@ use super::*;
 use crate::api::security::Error;
 
 /// A directory with a web configuration and what it names.
-struct Files {
+pub(super) struct Files {
     dir: TempDir,
     authority: Issuer<'static, KeyPair>,
 }
 
 /// What curl got.
 #[derive(Debug, PartialEq)]
-struct Got {
+pub(super) struct Got {
     /// 0 if there was no answer.
-    status: u16,
-    version: String,
-    text: String,
+    pub(super) status: u16,
+    pub(super) version: String,
+    pub(super) text: String,
 }
 
 // === impl Files ===
 
 impl Files {
     /// An authority, and a certificate of it for this host.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -49,21 +49,21 @@ impl Files {
         self.write(&format!("{file}.key"), &key.serialize_pem());
     }
 
-    fn write(&self, file: &str, text: &str) {
+    pub(super) fn write(&self, file: &str, text: &str) {
         // In one step, as whoever replaces a file in use should.
         let new = self.path("new");
         fs::write(&new, text).unwrap();
         fs::rename(new, self.path(file)).unwrap();
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub(super) fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)
     }
 
     fn load(&self, web: &str, listen: &str, access: Access) -> Result<Security, Error> {
         self.write("web.yml", web);
-        let listen = (listen.parse().unwrap(), access);
-        Security::load(Some(&self.path("web.yml")), listen, &config(), Timestamp(0))
+        let listen = (vec![listen.parse().unwrap()], access);
+        Security::load(Some(&self.path("web.yml")), listen, None, &config(), Timestamp(0))
     }
 
     fn serve(&self, web: &str) -> Server {
@@ -87,10 +87,10 @@ impl Files {
     }
 }
 
-const TLS: &str = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n";
+pub(super) const TLS: &str = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n";
 
 /// At the least cost that there is, so that tests are quick.
-fn users(pairs: &[(&str, &str)]) -> String {
+pub(super) fn users(pairs: &[(&str, &str)]) -> String {
     let mut text = "basic_auth_users:\n".to_owned();
     for (name, password) in pairs {
         text += &format!("  {name}: {}\n", bcrypt::hash(password, 4).unwrap());
@@ -98,14 +98,16 @@ fn users(pairs: &[(&str, &str)]) -> String {
     text
 }
 
-fn curl(url: &str, args: &[&str]) -> Got {
+pub(super) fn curl(url: &str, args: &[&str]) -> Got {
     let output = Command::new("curl")
-        .args(["--silent", "--max-time", "20", "--noproxy", "*", "--path-as-is"])
+        .args(["--silent", "--show-error", "--max-time", "20", "--noproxy", "*", "--path-as-is"])
         .args(["--write-out", "\n%{http_version} %{http_code}"])
         .args(args)
         .arg(url)
         .output()
         .expect("curl");
+    // Shown when the test fails.
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (text, last) = text.rsplit_once('\n').unwrap();
     let (version, status) = last.split_once(' ').unwrap();
@@ -113,7 +115,7 @@ fn curl(url: &str, args: &[&str]) -> Got {
 }
 
 impl Server {
-    fn ask(&self, path: &str, args: &[&str]) -> Got {
+    pub(super) fn ask(&self, path: &str, args: &[&str]) -> Got {
         curl(&format!("http://{}{path}", self.address), args)
     }
 
@@ -128,7 +130,7 @@ impl Server {
         *value
     }
 
-    fn refused_for(&self, reason: &str) -> f64 {
+    pub(super) fn refused_for(&self, reason: &str) -> f64 {
         self.security_metric("telemetry_agent_http_server_refused_total", Some(("reason", reason)))
     }
 
@@ -158,7 +160,7 @@ fn tls_offers_both_versions_and_only_one_if_told() {
     assert_eq!(files.curl(&server, "/metrics", &["--tls-max", "1.1"]).status, 0);
     assert_eq!(files.curl(&server, "/metrics", &["--tls-max", "1.2"]).status, 200);
     assert_eq!(server.ask("/metrics", &[]).status, 0, "clear text is not spoken");
-    assert!(server.closed_for("handshake") >= 2.0);
+    server.until("both are counted", |server| server.closed_for("handshake") >= 2.0);
 
     let server = files.serve(&format!(
         "{}http_server_config: {{http2: false}}\n",
@@ -349,6 +351,9 @@ fn an_address_that_others_reach_needs_somebody_to_be_asked() {
         load(&users(&[("a", "b")]), listen, Access::Granted).unwrap();
         load("", listen, Access::Anybody).unwrap();
     }
+    let ports = vec!["127.0.0.1:1".parse().unwrap(), "0.0.0.0:4317".parse().unwrap()];
+    let error = Security::load(None, (ports, Access::Granted), None, &config(), Timestamp(0)).err().unwrap();
+    assert!(error.to_string().contains("0.0.0.0:4317"), "one of several: {error}");
     for listen in ["127.0.0.1:1", "127.8.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         load("", listen, Access::Granted).unwrap();
     }

@@ -19,6 +19,7 @@ use telemetry_model::{Desc, Kind, Labels, Matcher, Series as Counted, float};
 use telemetry_tsdb::db::{Column, Db};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::intake::Intake;
 use super::refusal::{Refusal, Refused};
 use super::stats::own;
 use crate::exchange::prometheus::encode;
@@ -44,6 +45,8 @@ const CALLS: Desc = Desc {
 
 /// Bytes of a request.
 pub(super) const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Bytes of all requests that are being read.
+const INTAKE_BYTES: usize = 8 << 20;
 /// Calls that are answered at one time, each on a thread.
 pub const CONCURRENCY: usize = 2;
 /// Calls that may wait.
@@ -69,6 +72,7 @@ pub struct ThanosStore {
     samples_max: u64,
     running: Arc<Semaphore>,
     queued: Arc<Semaphore>,
+    intake: Intake,
     answered: AtomicU64,
     refused: AtomicU64,
     limit: AtomicU64,
@@ -124,6 +128,7 @@ impl ThanosStore {
             samples_max,
             running: Arc::new(Semaphore::new(CONCURRENCY)),
             queued: Arc::new(Semaphore::new(QUEUE_MAX)),
+            intake: Intake::new(INTAKE_BYTES),
             answered: zero(),
             refused: zero(),
             limit: zero(),
@@ -168,6 +173,11 @@ impl ThanosStore {
             drop((permit, place));
         });
         Ok(messages)
+    }
+
+    /// Where requests are read.
+    pub(super) fn intake(&self) -> &Intake {
+        &self.intake
     }
 
     /// Counts what was refused.

@@ -25,9 +25,9 @@ use telemetry_tsdb::index::{NAME, OwnerRef};
 use tokio::sync::Semaphore;
 
 use super::coding::{self, DecodeError};
-use super::intake::{Intake, IntakeError};
+use super::intake::Intake;
+use super::refusal::{self, Refusal};
 use super::stats::own;
-use super::wire::Malformed;
 use decode::{Push, Pushed, Version};
 use known::{Key, Known};
 
@@ -91,12 +91,6 @@ struct Outcome {
     refused: usize,
     /// Why the first was refused.
     reason: String,
-}
-
-/// Why a push is answered with an error.
-struct Refusal {
-    status: StatusCode,
-    text: String,
 }
 
 /// A batch on its way into the store.
@@ -170,10 +164,7 @@ impl Receiver {
             Err(refusal) => return self.refuse(refusal),
         };
         let Ok(_place) = self.queued.try_acquire() else {
-            self.busy.fetch_add(1, Relaxed);
-            let mut response = respond(StatusCode::SERVICE_UNAVAILABLE, "too many pushes wait\n".to_owned());
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            return response;
+            return self.refuse(Refusal::busy("pushes"));
         };
         let body = match self.intake.read(request.into_body(), BODY_BYTES_MAX).await {
             Ok(body) => body,
@@ -197,10 +188,11 @@ impl Receiver {
     }
 
     fn refuse(&self, refusal: Refusal) -> Response {
-        let counter = if refusal.status.is_client_error() { &self.malformed } else { &self.busy };
+        let is_busy = refusal.kind == refusal::Refused::Unavailable;
+        let counter = if is_busy { &self.busy } else { &self.malformed };
         counter.fetch_add(1, Relaxed);
-        let mut response = respond(refusal.status, refusal.text + "\n");
-        if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
+        let mut response = respond(refusal.kind.http(), refusal.text + "\n");
+        if is_busy {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
@@ -237,7 +229,6 @@ impl Receiver {
     /// Reads a push and brings it to disk.
     fn take(&self, version: Version, coding: &str, body: &[u8]) -> Result<Outcome, Refusal> {
         let bytes = inflated(coding, body)?;
-        let bad = |error: Malformed| Refusal::bad(error.to_string());
         let push = Push::read(version, &bytes, &self.known.hashes).map_err(bad)?;
         let mut batch = Batch {
             db: &self.db,
@@ -276,9 +267,9 @@ impl Receiver {
             describe(&self.db, family);
         }
         if self.db.health().mode() == Mode::ReadOnly {
-            return Err(Refusal::unavailable("the store is open for reading only"));
+            return Err(unavailable("the store is open for reading only"));
         }
-        self.db.commit().map_err(|error| Refusal::unavailable(&error.to_string()))?;
+        self.db.commit().map_err(unavailable)?;
         Ok(batch.outcome)
     }
 }
@@ -384,49 +375,26 @@ impl Batch<'_> {
     }
 }
 
-// === impl Refusal ===
+/// What the sender did wrong.
+fn bad(text: impl ToString) -> Refusal {
+    Refusal::new(refusal::Refused::Malformed, text.to_string())
+}
 
-impl Refusal {
-    fn bad(text: String) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, text }
-    }
-
-    fn unavailable(text: &str) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, text: text.to_owned() }
-    }
+/// What he can do nothing about.
+fn unavailable(text: impl ToString) -> Refusal {
+    Refusal::new(refusal::Refused::Unavailable, text.to_string())
 }
 
 /// A push as it was before its sender compressed it.
 fn inflated(coding: &str, body: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let too_large = || Refusal {
-        status: StatusCode::PAYLOAD_TOO_LARGE,
-        text: format!("a push may have {INFLATED_BYTES_MAX} bytes when inflated"),
-    };
-    if coding == "snappy" {
-        // It says how long it will be.
-        let length = snap::raw::decompress_len(body).map_err(|error| Refusal::bad(error.to_string()))?;
-        if length > INFLATED_BYTES_MAX {
-            return Err(too_large());
-        }
-        return snap::raw::Decoder::new()
-            .decompress_vec(body)
-            .map_err(|error| Refusal::bad(error.to_string()));
+    if coding != "snappy" {
+        return Ok(coding::decoded(coding, body, INFLATED_BYTES_MAX)?);
     }
-    coding::decoded(coding, body, INFLATED_BYTES_MAX).map_err(|error| match error {
-        DecodeError::TooLarge(_) => too_large(),
-        other => Refusal::bad(other.to_string()),
-    })
-}
-
-impl From<IntakeError> for Refusal {
-    fn from(error: IntakeError) -> Self {
-        let text = error.to_string();
-        match error {
-            IntakeError::TooLarge(_) => Self { status: StatusCode::PAYLOAD_TOO_LARGE, text },
-            IntakeError::Full => Self { status: StatusCode::SERVICE_UNAVAILABLE, text },
-            IntakeError::Broken(_) => Self { status: StatusCode::BAD_REQUEST, text },
-        }
+    // It says how long it will be.
+    if snap::raw::decompress_len(body).map_err(bad)? > INFLATED_BYTES_MAX {
+        return Err(DecodeError::TooLarge(INFLATED_BYTES_MAX).into());
     }
+    snap::raw::Decoder::new().decompress_vec(body).map_err(bad)
 }
 
 /// What is wrong with a label set.
@@ -450,7 +418,7 @@ fn describe(db: &Db, described: &decode::Described<'_>) {
 
 /// Which version a request is in, by its type, and how it is compressed.
 fn version(headers: &HeaderMap) -> Result<(Version, &'static str), Refusal> {
-    let unsupported = |text: String| Refusal { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, text };
+    let unsupported = |text: String| Refusal::new(refusal::Refused::Unsupported, text);
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = text(CONTENT_TYPE);
     let mut parts = content_type.split(';').map(str::trim);

@@ -117,7 +117,14 @@ fn an_address_that_others_reach_needs_a_choice() {
     let open = Config { listen, ..Config::default() };
     assert_eq!(verdict(open.clone()), Verdict::Fail);
     assert_eq!(verdict(Config { insecure_listen: true, ..open.clone() }), Verdict::Ok);
-    assert_eq!(verdict(Config { web_config_file: "/etc/web.yml".into(), ..open }), Verdict::Ok);
+    assert_eq!(verdict(Config { web_config_file: "/etc/web.yml".into(), ..open.clone() }), Verdict::Ok);
+    let mut reviewed = open;
+    reviewed.kubernetes.token_review = true;
+    assert_eq!(verdict(reviewed), Verdict::Ok);
+    let grpc = Config { otlp_grpc: "0.0.0.0:4317".to_owned(), ..Config::default() };
+    let checks = judge(&good(), &grpc);
+    let check = checks.iter().find(|check| check.name == "listen on 127.0.0.1:9632").unwrap();
+    assert_eq!(check.verdict, Verdict::Fail);
 }
 
 #[test]
