@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, reason = "a panic is how a target says that a promise is broken")]
 
+mod api;
 mod attribution;
 mod input;
 mod mutate;
@@ -45,6 +46,10 @@ pub static TARGETS: &[Target] = &[
     Target { name: "promql-parse", run: query::parse, seeds: query::queries },
     Target { name: "cgroup-path", run: attribution::cgroup_path, seeds: attribution::cgroup_paths },
     Target { name: "container-file", run: attribution::container_file, seeds: attribution::container_files },
+    Target { name: "remote-write", run: api::remote_write, seeds: api::writes },
+    Target { name: "remote-read", run: api::remote_read, seeds: api::reads },
+    Target { name: "otlp", run: api::otlp, seeds: api::exports },
+    Target { name: "web-file", run: api::web_file, seeds: api::web_files },
     Target { name: "promql-evaluate", run: query::evaluate, seeds: query::queries },
 ];
 

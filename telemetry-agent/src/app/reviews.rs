@@ -1,5 +1,6 @@
 //! The API server as the one who knows tokens.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -10,6 +11,12 @@ use super::Failure;
 use crate::api::security::{Authority, Verdict};
 use crate::config::KubernetesConfig;
 use crate::sysexits;
+
+/// What roles have before every path but one. A path below `/api` as it is would be open to each service account of the
+/// cluster: Kubernetes lets all who are known to it `get` whatever is below its own `/api` (its role `system:discovery`).
+const PREFIX: &str = "/telemetry";
+/// The one that means the same all over a cluster, and that whoever scrapes has a role for.
+const PAGE: &str = "/metrics";
 
 /// It, through the reviews that are kept.
 pub(super) struct ApiServer(Arc<Reviews>);
@@ -34,8 +41,8 @@ impl ApiServer {
 
 impl Authority for ApiServer {
     fn check<'a>(&'a self, token: &'a str, verb: &'a str, path: &'a str) -> BoxFuture<'a, Verdict> {
-        let reviewed = self.0.check(token, verb, path);
-        let verdict = reviewed.map(|verdict| match verdict {
+        let verdict = async move { self.0.check(token, verb, &in_roles(path)).await };
+        let verdict = verdict.map(|verdict| match verdict {
             telemetry_kube::Verdict::Allowed => Verdict::Allowed,
             telemetry_kube::Verdict::Unknown => Verdict::Unknown,
             telemetry_kube::Verdict::Forbidden => Verdict::Forbidden,
@@ -43,5 +50,28 @@ impl Authority for ApiServer {
             telemetry_kube::Verdict::Busy => Verdict::Busy,
         });
         verdict.boxed()
+    }
+}
+
+/// A path as roles of the cluster have it.
+fn in_roles(path: &str) -> Cow<'_, str> {
+    if path == PAGE { Cow::Borrowed(path) } else { Cow::Owned(format!("{PREFIX}{path}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_but_the_page_is_one_of_kubernetes_own() {
+        for (path, asked) in [
+            ("/metrics", "/metrics"),
+            ("/metrics/", "/telemetry/metrics/"),
+            ("/", "/telemetry/"),
+            ("/api/v1/query", "/telemetry/api/v1/query"),
+            ("/version", "/telemetry/version"),
+        ] {
+            assert_eq!(in_roles(path), asked);
+        }
     }
 }

@@ -184,7 +184,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "kubernetes.token_review",
         kind: Kind::Switch,
-        help: "Whether bearer tokens that web_config_file does not list are shown to the API server: whose is it (TokenReview), and may he get or post this path (SubjectAccessReview of a URL that is no resource). Needs the right to create both. What it granted holds for a minute, what it refused for ten seconds; without it nothing new is granted.",
+        help: "Whether bearer tokens that web_config_file does not list are shown to the API server: whose is it (TokenReview), and may he get or post this path (SubjectAccessReview of /metrics, or of the path below /telemetry). Needs the right to create both. What it granted holds for a minute, what it refused for ten seconds; without it nothing new is granted.",
     },
     Key {
         name: "kubernetes.token_audiences",

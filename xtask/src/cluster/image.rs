@@ -40,8 +40,11 @@ pub fn of_busybox(programs: &Path, name: &str) -> Result<PathBuf> {
 /// When a file cannot be made.
 pub fn of_program(dir: &Path, program: &Path, name: &str) -> Result<PathBuf> {
     let root = dir.join("root");
-    fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
-    let inside = root.join(program.file_name().context("a program has a name")?);
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))?;
+    }
+    fs::create_dir_all(root.join("bin")).with_context(|| format!("create {}", root.display()))?;
+    let inside = root.join("bin").join(program.file_name().context("a program has a name")?);
     fs::copy(program, &inside).with_context(|| format!("copy {}", program.display()))?;
     // Symbols are of no use without sources.
     shell::quiet(Command::new("strip").arg(&inside))?;
@@ -52,7 +55,7 @@ pub fn of_program(dir: &Path, program: &Path, name: &str) -> Result<PathBuf> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         fs::copy(library, &to).with_context(|| format!("copy {library}"))?;
     }
-    let entrypoint = format!("/{}", inside.file_name().unwrap_or_default().to_string_lossy());
+    let entrypoint = format!("/bin/{}", inside.file_name().unwrap_or_default().to_string_lossy());
     Image { name, entrypoint: &[&entrypoint], arguments: &["run"] }.archive(dir, &root)?;
     Ok(dir.join("image.tar"))
 }

@@ -216,8 +216,8 @@ impl OtlpReceiver {
         ]
     }
 
-    /// Answers a push over HTTP.
-    pub(super) async fn answer(self: Arc<Self>, request: Request) -> Response {
+    /// Answers a push over HTTP. To be called on a runtime of tokio.
+    pub async fn answer(self: Arc<Self>, request: Request) -> Response {
         if request.method() != Method::POST {
             let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, Form::Json, b"{}".to_vec());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));

@@ -252,8 +252,8 @@ impl Prometheus {
         self.queries.config().timeout
     }
 
-    /// Answers a request below [`PREFIX`], or one of federation.
-    pub(super) async fn answer(self: Arc<Self>, request: Request) -> Response {
+    /// Answers a request below `/api/v1`, or one of federation. To be called on a runtime of tokio.
+    pub async fn answer(self: Arc<Self>, request: Request) -> Response {
         let origin = request.headers().get(ORIGIN).cloned();
         let cors = self.queries.config().cors;
         let mut response = self.routed(request).await;

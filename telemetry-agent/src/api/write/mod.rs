@@ -152,8 +152,8 @@ impl Receiver {
         ]
     }
 
-    /// Answers a push.
-    pub(super) async fn answer(self: Arc<Self>, request: Request) -> Response {
+    /// Answers a push. To be called on a runtime of tokio.
+    pub async fn answer(self: Arc<Self>, request: Request) -> Response {
         if request.method() != Method::POST {
             let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, "only POST is answered\n".to_owned());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
