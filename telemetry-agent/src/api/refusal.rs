@@ -1,9 +1,12 @@
 //! Why a push or a call is not answered, in the words of HTTP and of gRPC.
 
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
 
 use super::coding::DecodeError;
 use super::intake::IntakeError;
+use super::prometheus;
 use super::security::Rejection;
 
 /// Why, and what is told of it.
@@ -44,6 +47,15 @@ impl Refusal {
     /// As many as may wait are waiting.
     pub(super) fn busy(what: &str) -> Self {
         Self::new(Refused::Unavailable, format!("too many {what} wait"))
+    }
+
+    /// The answer of Prometheus' API.
+    pub(super) fn respond(&self) -> Response {
+        let mut response = prometheus::error(self.kind.http(), self.kind.error_type(), &self.text);
+        if self.kind == Refused::Unavailable {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 
@@ -95,6 +107,16 @@ impl Refused {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Canceled => StatusCode::REQUEST_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Prometheus' word.
+    pub(super) fn error_type(self) -> &'static str {
+        match self {
+            Self::Malformed | Self::Unsupported | Self::TooLarge => "bad_data",
+            Self::Unauthenticated | Self::Forbidden | Self::Unavailable => "unavailable",
+            Self::Canceled => "canceled",
+            Self::Internal => "internal",
         }
     }
 

@@ -195,7 +195,13 @@ fn refusal(request: &Request) -> Option<Response> {
     };
     let body = request.body().size_hint();
     let is_too_large = body.lower() > body_len_max || body.upper().map_or(!is_read, |len| len > body_len_max);
-    let refused = if is_own(uri.path()) { v1::refused } else { plain };
+    let refused = match uri.path() {
+        path if is_own(path) => v1::refused,
+        path if is_push(path) || is_otlp(path) || is_api(path) => {
+            |status, text: String| prometheus::error(status, "bad_data", text.trim_end())
+        }
+        _ => plain,
+    };
     let mut response = if uri_len > uri_len_max {
         refused(StatusCode::URI_TOO_LONG, format!("the path and query may have {uri_len_max} bytes\n"))
     } else if is_too_large {

@@ -225,7 +225,11 @@ impl OtlpReceiver {
         }
         let (form, coding) = match body::read_headers(request.headers()) {
             Ok(read) => read,
-            Err(refusal) => return self.error(Form::Json, &refusal),
+            Err(refusal) => {
+                // Who speaks neither form is told in that of the API.
+                self.count(&refusal);
+                return refusal.respond();
+            }
         };
         let Ok(_place) = self.queued.try_acquire() else {
             return self.error(form, &Refusal::busy("pushes"));

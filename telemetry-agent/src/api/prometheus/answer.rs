@@ -153,6 +153,16 @@ fn json_response(status: StatusCode, body: Body) -> Response {
     response
 }
 
+/// The frame of an error.
+pub(in crate::api) fn error(status: StatusCode, kind: &str, message: &str) -> Response {
+    let mut body = Vec::new();
+    // Writing to a Vec cannot fail.
+    let _ = write!(body, "{{\"status\":\"error\",\"errorType\":\"{kind}\",\"error\":");
+    let _ = json::string(&mut body, message);
+    body.push(b'}');
+    json_response(status, body.into())
+}
+
 // === impl Failure ===
 
 impl Failure {
@@ -170,12 +180,7 @@ impl Failure {
 
     /// As the answer to a request.
     pub(super) fn respond(&self) -> Response {
-        let mut body = Vec::new();
-        // Writing to a Vec cannot fail.
-        let _ = write!(body, "{{\"status\":\"error\",\"errorType\":\"{}\",\"error\":", self.kind.name());
-        let _ = json::string(&mut body, &self.message);
-        body.push(b'}');
-        let mut response = json_response(self.kind.status(), body.into());
+        let mut response = error(self.kind.status(), self.kind.name(), &self.message);
         if self.kind == Kind::Busy {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -218,7 +223,9 @@ impl Kind {
             Self::Timeout | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             // nginx's "client closed request", as Prometheus answers; nobody is there to read it.
             Self::Canceled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::Internal | Self::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            // Prometheus says 500; but nothing is broken, and to ask again is no use.
+            Self::Unavailable => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
         }
     }

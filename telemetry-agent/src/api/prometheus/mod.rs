@@ -42,6 +42,7 @@ use telemetry_tsdb::db::Db;
 use crate::human_duration;
 
 use super::coding::{self, Coding};
+pub(super) use answer::error;
 use answer::{Failure, Kind, Success};
 use params::Params;
 use queries::Queries;

@@ -15,7 +15,7 @@ use crate::api::{Coding, routes};
 /// Owners or events of one page.
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
-/// Parameters of a request; no route knows more than seven.
+/// Parameters of a request; no route knows more than nine.
 const PARAMS_MAX: usize = 64;
 /// Characters of a parameter: the longest that are meant are owners' ids.
 const TEXT_MAX: usize = 1024;

@@ -1,8 +1,14 @@
-//! `/v1/events`: what happened, page by page; and, to whom asks for a stream, as it happens.
+//! `/v1/events`: what happened, page by page; to whom asks for a stream, as it happens; and to whom waits, a page as soon as
+//! there is something on it.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use serde_json::Value;
+use telemetry_tsdb::state::Page;
+use tokio::time::{Instant, sleep_until};
 use utoipa::ToSchema;
 
 use super::ask::{Ask, Params, cursor, wrong};
@@ -11,6 +17,8 @@ use super::problem::{Code, Problem};
 use super::{Shared, stream, time};
 use crate::journal::{Event, KINDS};
 
+/// How long a page is waited for at most.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The header by which a client says what it was told last.
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -67,7 +75,7 @@ struct Position {
     get,
     path = "/v1/events",
     operation_id = "listEvents",
-    description = "With `Accept: text/event-stream` events come as they happen, each with its `id`. `Last-Event-ID` or `after` goes on behind an event. `event: gap` says which events the stream cannot tell: its data has `from`, `to`, and `lost_at_most`. A comment every 15 s says that the stream is alive; after an hour it ends, and the client goes on with another.",
+    description = "With `Accept: text/event-stream` events come as they happen, each with its `id`. `Last-Event-ID` or `after` goes on behind an event. `event: gap` says which events the stream cannot tell: its data has `from`, `to`, and `lost_at_most`. A comment every 15 s says that the stream is alive; after an hour it ends, and the client goes on with another. With `Accept: application/x-ndjson` it is an object a line: an event, or `gap` with the same data, or `alive` with the `id` up to which nothing is missing. With `wait` an empty page is answered only when that time is over.",
     params(
         ("kind" = Option<String>, Query, description = "Only these kinds, separated by commas.",
             pattern = "^(agent_started|agent_stopped|cgroup_created|cgroup_removed|counts_lost|events_lost|hook_failed|journal_repaired|names_bound|store_degraded|store_recovered)(,(agent_started|agent_stopped|cgroup_created|cgroup_removed|counts_lost|events_lost|hook_failed|journal_repaired|names_bound|store_degraded|store_recovered))*$",
@@ -82,41 +90,40 @@ struct Position {
         ("limit" = Option<u32>, Query, description = "Events of a page; 100 by default. Not for streams.", minimum = 1, maximum = 1000),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before. Not for streams.",
             pattern = "^([0-9a-f]{2})+$", max_length = 2048),
+        ("wait" = Option<String>, Query, description = "How long to wait for the first event of a page, in seconds. Not for streams, and not with `cursor` or `to`.",
+            pattern = "^([1-9]|[1-5][0-9]|60)s?$"),
         ("Last-Event-ID" = Option<u64>, Header, description = "For streams: the id that came last.", minimum = 0, maximum = 9007199254740991_u64),
     ),
     responses(
         (status = 200, description = "A page, or a stream.", content(
             (EventPage = "application/json"),
             (String = "text/event-stream"),
+            (String = "application/x-ndjson"),
         )),
     ),
 )]
 pub(super) async fn events(ask: Ask) -> Result<Response, Problem> {
-    let known = ["kind", "namespace", "owner", "after", "from", "to", "limit", "cursor"];
+    let known = ["kind", "namespace", "owner", "after", "from", "to", "limit", "cursor", "wait"];
     let params = ask.params(&known)?;
     let filter = Filter::of(&params)?;
     let seen = last_event_id(&ask)?;
-    if stream::is_wanted(&ask.headers) {
-        if let Some(name) = ["from", "to", "limit", "cursor"].iter().find(|name| params.text(name).is_some())
-        {
+    if let Some(form) = stream::wanted(&ask.headers) {
+        let of_pages = ["from", "to", "limit", "cursor", "wait"];
+        if let Some(name) = of_pages.iter().find(|name| params.text(name).is_some()) {
             return Err(wrong(name, "is not for streams".to_owned()));
         }
-        return stream::begin(ask.shared(), filter, seen).map(|stream| stream.into_response());
+        return stream::begin(ask.shared(), (form, filter), seen).map(|stream| stream.into_response());
     }
     let limit = params.limit()?;
     let (from, to) = (params.time("from")?.unwrap_or(i64::MIN), params.time("to")?.unwrap_or(i64::MAX));
-    let position = match params.cursor()? {
-        bytes if bytes.is_empty() => {
-            Position { at_ms: from, number: 0, newest: ask.shared().journal.newest() }
+    let patience = patience(&params)?;
+    let (position, page) = match params.cursor()? {
+        bytes if bytes.is_empty() => first_page(&ask, filter, (from, to, limit), patience).await?,
+        bytes => {
+            let position = Position::of(&bytes);
+            (position, page_at(ask.shared(), position, filter, (from, to, limit)).await?)
         }
-        bytes => Position::of(&bytes),
     };
-    let after = (position.at_ms, position.number).max((from, 0));
-    let page = read(ask.shared(), move |shared| {
-        let is_wanted = |event: &Event| event.number <= position.newest && filter.wants(event);
-        shared.journal.onward(after, to, limit, &is_wanted)
-    });
-    let page = page.await?;
     let next_cursor = page
         .events
         .last()
@@ -127,14 +134,79 @@ pub(super) async fn events(ask: Ask) -> Result<Response, Problem> {
     ask.reply_page("/v1/events", &page, page.next_cursor.as_deref())
 }
 
+/// The events behind a position.
+async fn page_at(
+    shared: &Arc<Shared>,
+    position: Position,
+    filter: Filter,
+    (from, to, limit): (i64, i64, usize),
+) -> Result<Page, Problem> {
+    let after = (position.at_ms, position.number).max((from, 0));
+    let page = read(shared, move |shared| {
+        let is_wanted = |event: &Event| event.number <= position.newest && filter.wants(event);
+        shared.journal.onward(after, to, limit, &is_wanted)
+    });
+    page.await
+}
+
+/// The first page; if it is empty, the first that is not, as long as the client waits for it.
+async fn first_page(
+    ask: &Ask,
+    filter: Filter,
+    (from, to, limit): (i64, i64, usize),
+    patience: Option<Duration>,
+) -> Result<(Position, Page), Problem> {
+    let journal = &ask.shared().journal;
+    let _place = patience.map(|_| stream::place(ask.shared())).transpose()?;
+    let (mut newest, mut closing) = (journal.watch(), journal.closing());
+    let until = Instant::now() + patience.unwrap_or_default();
+    loop {
+        let position = Position { at_ms: from, number: 0, newest: *newest.borrow_and_update() };
+        let page = page_at(ask.shared(), position, filter.clone(), (from, to, limit)).await?;
+        if !page.events.is_empty() || Instant::now() >= until {
+            return Ok((position, page));
+        }
+        // Whichever it is, what there is then is the answer.
+        tokio::select! {
+            _ = newest.changed() => {}
+            _ = closing.wait_for(|closing| *closing) => return Ok((position, page)),
+            () = sleep_until(until) => {}
+        }
+    }
+}
+
+/// How long a client waits for a page that is not empty.
+fn patience(params: &Params) -> Result<Option<Duration>, Problem> {
+    let Some(text) = params.text("wait") else { return Ok(None) };
+    if let Some(other) = ["cursor", "to"].iter().find(|name| params.text(name).is_some()) {
+        return Err(wrong("wait", format!("is not for pages with {other}")));
+    }
+    let patience = waited(text).filter(|patience| !patience.is_zero());
+    let remedy = || format!("write seconds from 1 to {}, such as 30s", WAIT_MAX.as_secs());
+    patience.map(Some).ok_or_else(|| wrong("wait", remedy()))
+}
+
+/// The time that `wait` says; none if it says none, or too much.
+fn waited(text: &str) -> Option<Duration> {
+    let seconds = text.strip_suffix('s').unwrap_or(text);
+    number(seconds).map(Duration::from_secs).filter(|wait| *wait <= WAIT_MAX && !seconds.starts_with('0'))
+}
+
+/// What a page may take that its client waits for.
+pub(super) fn wait_of(query: &str) -> Option<Duration> {
+    form_urlencoded::parse(query.as_bytes())
+        .find(|(name, _)| name == "wait")
+        .and_then(|(_, text)| waited(&text))
+}
+
 /// Reads the journal on a thread beside the server's.
 pub(super) async fn read<T: Send + 'static>(
-    shared: &std::sync::Arc<Shared>,
+    shared: &Arc<Shared>,
     work: impl FnOnce(&Shared) -> Option<Result<T, telemetry_tsdb::state::Error>> + Send + 'static,
 ) -> Result<T, Problem> {
     let internal = |error: &dyn std::fmt::Display| Problem::new(Code::Internal, error.to_string());
     let permit = shared.readings.acquire().await;
-    let beside = std::sync::Arc::clone(shared);
+    let beside = Arc::clone(shared);
     let read = tokio::task::spawn_blocking(move || work(&beside)).await;
     drop(permit);
     match read.map_err(|error| internal(&error))? {

@@ -170,10 +170,13 @@ impl V1 {
     }
 }
 
-/// Whether a request asks for a stream, and how long that may take.
+/// How long a request may take that asks to be told what happens: as a stream, or by waiting for it.
 pub(super) fn stream_allowance<B>(request: &axum::http::Request<B>) -> Option<Duration> {
-    (request.uri().path() == "/v1/events" && stream::is_wanted(request.headers()))
-        .then_some(stream::LENGTH_MAX)
+    if request.uri().path() != "/v1/events" {
+        return None;
+    }
+    let waits = || request.uri().query().and_then(events::wait_of);
+    stream::wanted(request.headers()).map(|_| stream::LENGTH_MAX).or_else(waits)
 }
 
 /// What is refused before any route sees it.

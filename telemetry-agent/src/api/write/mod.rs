@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use telemetry_model::{Desc, Family, Kind, Labels, Series, float};
@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 
 use super::coding::{self, DecodeError};
 use super::intake::Intake;
+use super::prometheus;
 use super::refusal::{self, Refusal};
 use super::stats::own;
 use decode::{Push, Pushed, Version};
@@ -155,20 +156,21 @@ impl Receiver {
     /// Answers a push. To be called on a runtime of tokio.
     pub async fn answer(self: Arc<Self>, request: Request) -> Response {
         if request.method() != Method::POST {
-            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, "only POST is answered\n".to_owned());
+            let mut response =
+                prometheus::error(StatusCode::METHOD_NOT_ALLOWED, "bad_data", "only POST is answered");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
             return response;
         }
         let (version, coding) = match version(request.headers()) {
             Ok(form) => form,
-            Err(refusal) => return self.refuse(refusal),
+            Err(refusal) => return self.refuse(&refusal),
         };
         let Ok(_place) = self.queued.try_acquire() else {
-            return self.refuse(Refusal::busy("pushes"));
+            return self.refuse(&Refusal::busy("pushes"));
         };
         let body = match self.intake.read(request.into_body(), BODY_BYTES_MAX).await {
             Ok(body) => body,
-            Err(error) => return self.refuse(error.into()),
+            Err(error) => return self.refuse(&error.into()),
         };
         let permit = Arc::clone(&self.running).acquire_owned().await;
         let receiver = Arc::clone(&self);
@@ -179,23 +181,20 @@ impl Receiver {
         });
         match task.await {
             Ok(Ok(outcome)) => self.done(version, &outcome),
-            Ok(Err(refusal)) => self.refuse(refusal),
+            Ok(Err(refusal)) => self.refuse(&refusal),
             // A panic is a bug of ours: the sender tries again, and what was taken is a duplicate then.
             Err(_) => {
-                respond(StatusCode::INTERNAL_SERVER_ERROR, "the push ended by a bug of the agent\n".into())
+                let bug = "the push ended by a bug of the agent";
+                Refusal::new(refusal::Refused::Internal, bug).respond()
             }
         }
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response {
+    fn refuse(&self, refusal: &Refusal) -> Response {
         let is_busy = refusal.kind == refusal::Refused::Unavailable;
         let counter = if is_busy { &self.busy } else { &self.malformed };
         counter.fetch_add(1, Relaxed);
-        let mut response = respond(refusal.kind.http(), refusal.text + "\n");
-        if is_busy {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        refusal.respond()
     }
 
     fn done(&self, version: Version, outcome: &Outcome) -> Response {
@@ -208,11 +207,12 @@ impl Receiver {
             counter.fetch_add(count as u64, Relaxed);
         }
         let mut response = if outcome.refused == 0 {
-            respond(StatusCode::NO_CONTENT, String::new())
+            let mut done = Response::new(Body::empty());
+            *done.status_mut() = StatusCode::NO_CONTENT;
+            done
         } else {
-            let text =
-                format!("{} samples refused, the first because: {}\n", outcome.refused, outcome.reason);
-            respond(StatusCode::BAD_REQUEST, text)
+            bad(format!("{} samples refused, the first because: {}", outcome.refused, outcome.reason))
+                .respond()
         };
         if version == Version::Two {
             for (name, count) in [
@@ -439,11 +439,4 @@ fn version(headers: &HeaderMap) -> Result<(Version, &'static str), Refusal> {
         "zstd" => Ok((version, "zstd")),
         other => Err(unsupported(format!("content encoding {other:?} is none of snappy, zstd, gzip"))),
     }
-}
-
-fn respond(status: StatusCode, text: String) -> Response {
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }

@@ -158,7 +158,10 @@ async fn what_cannot_be_taken_is_told_and_the_rest_is_kept() {
     let twice = series(&[("__name__", "a"), ("x", "1"), ("x", "2")], 1.0, NOW);
     let (status, _, text) = push(&receiver, ONE, &request(&[good, nameless, twice, old])).await;
     assert_eq!(status, 400);
-    assert_eq!(text, "3 samples refused, the first because: a series without a name\n");
+    assert_eq!(
+        text,
+        r#"{"status":"error","errorType":"bad_data","error":"3 samples refused, the first because: a series without a name"}"#
+    );
     assert_eq!(read(&receiver, "a"), [(NOW, 1.0)]);
 }
 

@@ -1,7 +1,8 @@
 //! Remote read: raw samples of the store, for a Prometheus that evaluates them itself. Both kinds of answers: all at
 //! once, and chunks as they are read, a frame a series or a part of one.
 //!
-//! Errors are plain text, as Prometheus' own are here.
+//! Errors have the frame of all errors, as Prometheus' document says; Prometheus itself writes them as plain text. Who
+//! reads them tells them to people, either way.
 
 mod request;
 mod samples;
@@ -11,16 +12,15 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use telemetry_promql::budget::Budget;
 use telemetry_promql::source::{Hints, Select, Selection};
 
-use super::answer::{Failure, Kind};
+use super::answer::{Failure, Kind, error};
 use super::queries::Admitted;
 use super::{Prometheus, source_failure};
-use crate::api::routes;
 use request::{Query, ReadRequest, ResponseType};
 
 /// Where it is.
@@ -36,8 +36,7 @@ const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.Chunke
 /// Answers a request of remote read.
 pub(super) async fn answer(shared: Arc<Prometheus>, request: Request) -> Response {
     if request.method() != Method::POST {
-        let mut response =
-            routes::plain(StatusCode::METHOD_NOT_ALLOWED, "only POST is answered\n".to_owned());
+        let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "bad_data", "only POST is answered");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
@@ -50,10 +49,8 @@ pub(super) async fn answer(shared: Arc<Prometheus>, request: Request) -> Respons
                 Kind::Timeout | Kind::Busy => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
             };
-            let mut response = routes::plain(status, failure.message + "\n");
-            if failure.kind == Kind::Busy {
-                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
+            let mut response = failure.respond();
+            *response.status_mut() = status;
             response
         }
     }

@@ -59,8 +59,12 @@ struct Told {
 }
 
 async fn open(root: &Arc<V1>, query: &str, headers: &[(&str, &str)]) -> Response {
-    let mut request =
-        HttpRequest::builder().uri(format!("/v1/events{query}")).header("accept", "text/event-stream");
+    let headers = [&[("accept", "text/event-stream")], headers].concat();
+    ask_for(root, &format!("/v1/events{query}"), &headers).await
+}
+
+async fn ask_for(root: &Arc<V1>, path: &str, headers: &[(&str, &str)]) -> Response {
+    let mut request = HttpRequest::builder().uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -202,6 +206,85 @@ fn what_was_removed_is_a_gap_and_so_is_an_id_that_was_never_given() {
         let foreign = told(open(&root, "", &[("last-event-id", "5000")]).await, 300).await;
         assert_eq!(foreign.gaps.first(), Some(&(0, 300)));
     });
+}
+
+#[test]
+fn lines_say_what_server_sent_events_do() {
+    let (root, journal, mut keeper) = journaled(300, &Config { events_max: 128, ..Config::default() });
+    let oldest = journal.oldest().unwrap();
+    on_runtime(async {
+        let headers = [("accept", "application/x-ndjson"), ("last-event-id", "50")];
+        let response = ask_for(&root, "/v1/events", &headers).await;
+        assert_eq!(response.headers().get(CONTENT_TYPE).unwrap(), "application/x-ndjson");
+        journal.tell(&created(301));
+        keeper.step(Duration::ZERO);
+        let mut frames = response.into_body().into_data_stream();
+        let mut text = String::new();
+        while !text.contains("\"id\":301,") {
+            text.push_str(std::str::from_utf8(&frames.next().await.unwrap().unwrap()).unwrap());
+        }
+        let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        assert_eq!(
+            lines.next().unwrap(),
+            serde_json::json!({"gap": {"from": 51, "to": oldest - 1, "lost_at_most": oldest - 51}})
+        );
+        let ids: Vec<u64> = lines.map(|line| line["id"].as_u64().unwrap()).collect();
+        assert_eq!(ids, (oldest..=301).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn who_waits_is_told_as_soon_as_something_comes_and_when_nothing_does() {
+    let (root, journal, mut keeper) = journaled(3, &Config { streams_max: 1, ..Config::default() });
+    let page = async |query: &str| {
+        let response = ask_for(&root, &format!("/v1/events?{query}"), &[]).await;
+        assert_eq!(response.status(), StatusCode::OK, "{query}");
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let page: Value = serde_json::from_slice(&body).unwrap();
+        page["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| event["id"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    on_runtime(async {
+        let begun = std::time::Instant::now();
+        assert_eq!(page("after=1&wait=30s").await, [2, 3], "what is there already");
+        let comes = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            // One that nobody waits for, and then the one.
+            for id in [4, 6] {
+                journal.tell(&created(id));
+                keeper.step(Duration::ZERO);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let (told, ()) = tokio::join!(page("after=3&kind=cgroup_removed&wait=30"), comes);
+        assert_eq!(told, [5], "the second that came");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert_eq!(page("after=5&wait=1s").await, [0; 0]);
+        assert!(begun.elapsed() >= Duration::from_secs(1));
+        // Only one may wait; whoever stops gives his place back.
+        let waiting = tokio::time::timeout(Duration::from_millis(50), page("after=5&wait=30"));
+        let second = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            ask_for(&root, "/v1/events?after=5&wait=30", &[]).await.status()
+        };
+        let (first, second) = tokio::join!(waiting, second);
+        assert_eq!((first.is_err(), second), (true, StatusCode::SERVICE_UNAVAILABLE));
+        let (told, ()) = tokio::join!(page("after=5&wait=30"), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            journal.close();
+        });
+        assert_eq!(told, [0; 0], "the agent stops");
+    });
+    for (query, parameter) in
+        [("wait=0", "wait"), ("wait=61s", "wait"), ("wait=1m", "wait"), ("wait=1&to=1", "wait")]
+    {
+        let path = format!("/v1/events?{query}");
+        assert_eq!(problem(&root, "GET", &path), (400, "bad-parameter".into(), parameter.into()));
+    }
 }
 
 #[test]
