@@ -297,6 +297,16 @@ pub(super) static KEYS: &[Key] = &[
         help: "Attributes of resources that become labels of each of their series. The others are labels of target_info alone.",
     },
     Key {
+        name: "otlp.promote_all_resource_attributes",
+        kind: Kind::Switch,
+        help: "Whether all of them become labels, whatever the list above says.",
+    },
+    Key {
+        name: "otlp.ignore_resource_attributes",
+        kind: Kind::Names,
+        help: "Those that do not when all others do.",
+    },
+    Key {
         name: "otlp.keep_identifying_resource_attributes",
         kind: Kind::Switch,
         help: "Whether target_info also has service_name, service_namespace and service_instance_id, of which job and instance are made.",

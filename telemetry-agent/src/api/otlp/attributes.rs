@@ -30,7 +30,7 @@ impl Context {
         });
         let mut promoted = Labels::new();
         for pair in resource {
-            if config.promote_resource_attributes.contains(&pair.key) {
+            if config.promotes(&pair.key) {
                 promoted.insert(config.translation.label(&pair.key)?.into_owned(), text(&pair.value));
             }
         }
@@ -291,6 +291,15 @@ mod tests {
         let labels = context.labels(&attributes, &Labels::new(), &config).unwrap();
         let said: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(said, ["a_b=1;2", "host_name=n1", "instance=7", "job=eu/shop"]);
+        let all = Config {
+            promote_all_resource_attributes: true,
+            ignore_resource_attributes: vec!["service.name".to_owned()],
+            ..Config::default()
+        };
+        let promoted = Context::new(&resource.attributes, &all).unwrap();
+        let labels = promoted.labels(&[], &Labels::new(), &all).unwrap();
+        let names: Vec<_> = labels.keys().collect();
+        assert_eq!(names, ["host_name", "instance", "job", "service_instance_id", "service_namespace"]);
         let target = context.target(&resource, &config).unwrap().unwrap();
         let said: Vec<_> = target.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(said, ["__name__=target_info", "host_name=n1", "instance=7", "job=eu/shop"]);

@@ -97,6 +97,10 @@ pub struct Config {
     pub translation: Strategy,
     /// Attributes of resources that become labels of each of their series.
     pub promote_resource_attributes: Vec<String>,
+    /// Whether all of them do.
+    pub promote_all_resource_attributes: bool,
+    /// Those that do not then.
+    pub ignore_resource_attributes: Vec<String>,
     /// Whether `target_info` also says what `job` and `instance` were made of.
     pub keep_identifying_resource_attributes: bool,
     /// Whether a scope's name, version and attributes become labels.
@@ -156,11 +160,23 @@ impl Default for Config {
         Self {
             translation: Strategy::default(),
             promote_resource_attributes: Vec::new(),
+            promote_all_resource_attributes: false,
+            ignore_resource_attributes: Vec::new(),
             keep_identifying_resource_attributes: false,
             promote_scope_metadata: false,
             convert_histograms_to_nhcb: false,
             delta_streams_max: 50_000,
             delta_stale: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Config {
+    /// Whether an attribute of a resource becomes a label of its series.
+    fn promotes(&self, attribute: &String) -> bool {
+        match self.promote_all_resource_attributes {
+            true => !self.ignore_resource_attributes.contains(attribute),
+            false => self.promote_resource_attributes.contains(attribute),
         }
     }
 }
