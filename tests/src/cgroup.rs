@@ -144,6 +144,12 @@ impl Cgroup {
         self.dirs.iter().map(open).collect()
     }
 
+    /// The files to which a process writes its number to enter.
+    #[must_use]
+    pub fn procs(&self) -> Vec<PathBuf> {
+        self.dirs.iter().map(|dir| dir.join("cgroup.procs")).collect()
+    }
+
     /// Puts a running process in.
     ///
     /// # Errors

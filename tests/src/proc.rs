@@ -91,6 +91,16 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks / 100.0)
 }
 
+/// CPU seconds that the kernel keeps of a cgroup of version 2, to the microsecond, by its `cpu.stat`.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn usage_seconds(stat: &Path) -> Result<f64> {
+    let text = fs::read_to_string(stat).with_context(|| format!("read {}", stat.display()))?;
+    let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec ")).context("usage_usec")?;
+    Ok(usage.parse::<f64>().context("usage_usec is a number")? / 1e6)
+}
+
 /// Context switches of a process.
 ///
 /// # Errors

@@ -63,6 +63,7 @@ static PROGRAMS: &[Program] = &[
         ..tracepoint("sched_switch", Family::Scheduler)
     },
     tracepoint("hrtimer_expire_entry", Family::Scheduler),
+    tracepoint("cgroup_attach_task", Family::Scheduler),
     tracepoint("sched_migrate_task", Family::Scheduler),
     tracepoint("sched_process_exec", Family::Scheduler),
     tracepoint("block_rq_complete", Family::Block),

@@ -1,7 +1,8 @@
 //! Scheduler signal: how long tasks wait for a CPU, how long they have it, and why they leave it.
 //!
-//! Hooks: `sched_switch`, `sched_migrate_task`, `sched_process_exec`, and `hrtimer_expire_entry` for tasks that never
-//! switch. Metrics: see [`METRICS`]. Cost, kernel and blind spots: docs/signals/scheduler.md. Knows slots; knows nothing of pods.
+//! Hooks: `sched_switch`, `sched_migrate_task`, `sched_process_exec`, `cgroup_attach_task` for tasks that move themselves, and
+//! `hrtimer_expire_entry` for tasks that never switch. Metrics: see [`METRICS`]. Cost, kernel and blind spots:
+//! docs/signals/scheduler.md. Knows slots; knows nothing of pods.
 
 use std::mem::offset_of;
 

@@ -1,5 +1,7 @@
 //! Scheduler family: time on a CPU, time waiting for one, switches, migrations.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -126,6 +128,38 @@ fn a_task_that_moves_while_it_runs_is_charged_to_its_new_cgroup() {
         // It may stay with the old one for a tick of the kernel, 10 ms at most, and what the move itself took.
         near("before the move", of(&old), at_move, 0.01, scaled_seconds(0.015))?;
         near("after the move", of(&new), total - at_move, 0.01, scaled_seconds(0.015))
+    });
+}
+
+/// Enters the cgroup whose files follow, works for a moment, and ends in the same stay on its CPU.
+const MOVES_ITSELF: &str =
+    r#"for door; do echo $$ > "$door"; done; i=0; while [ $i -lt 300 ]; do i=$((i+1)); done"#;
+
+#[test]
+fn one_that_moves_itself_and_ends_in_the_same_stay_is_counted_where_it_went() {
+    kernel_test(|| {
+        let agent = Settings::new().start()?;
+        let unified = Hierarchies::find()?.unified;
+        let cgroups =
+            (0..100).map(|number| Cgroup::new(format!("moves-{number}"))).collect::<Result<Vec<_>>>()?;
+        for cgroup in &cgroups {
+            let shell = Command::new("sh").args(["-c", MOVES_ITSELF, "sh"]).args(cgroup.procs()).status();
+            claim(shell.context("run a shell")?.success(), || format!("{cgroup:?}"))?;
+        }
+        let page = agent.fresh()?;
+        let seconds = |cgroup: &Cgroup| page.sum(CPU, &[("unit", &cgroup.unit())]);
+        let without: Vec<_> =
+            cgroups.iter().filter(|cgroup| seconds(cgroup) <= 0.0).map(Cgroup::unit).collect();
+        claim(without.is_empty(), || format!("{} have no CPU time: {without:?}", without.len()))?;
+        // What the kernel itself keeps of version 2, to the microsecond.
+        let Some(unified) = unified else { return Ok(()) };
+        let mut truth = 0.0;
+        for cgroup in &cgroups {
+            let stat = Path::new(&unified).join(cgroup.unit().trim_start_matches('/')).join("cpu.stat");
+            truth += proc::usage_seconds(&stat)?;
+        }
+        let counted: f64 = cgroups.iter().map(seconds).sum();
+        near("seconds of all", counted, truth, 0.02, scaled_seconds(ENTRY_S))
     });
 }
 

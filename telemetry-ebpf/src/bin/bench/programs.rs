@@ -19,7 +19,8 @@ empty!(
     empty_hrtimer_expire_entry "hrtimer_expire_entry",
     empty_block_rq_complete "block_rq_complete",
     empty_inet_sock_set_state "inet_sock_set_state",
-    empty_cgroup_mkdir "cgroup_mkdir"
+    empty_cgroup_mkdir "cgroup_mkdir",
+    empty_cgroup_attach_task "cgroup_attach_task"
 );
 
 /// Passes every packet that reaches a socket.

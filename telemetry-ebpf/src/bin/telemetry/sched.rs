@@ -168,12 +168,7 @@ pub fn hrtimer_expire_entry(context: BtfTracePointContext) -> i32 {
             return 0;
         }
         if (*stint).task == pid as u64 | SEEN {
-            if let Some(owner) = cell(&SCHED, cpu, CONFIG_SLOTS.load(), (*stint).slot) {
-                ((*stint).sum_exec, (*stint).utime, (*stint).stime) = fold(owner, stint, task);
-                (*stint).wait_counted = 1;
-            }
-            // It may have been moved to another cgroup meanwhile, and may never leave.
-            (*stint).slot = task_slot(task);
+            settle(stint, cpu, task);
         } else if (*stint).task == 0 {
             // It ran before the programs were attached, and may never leave: it counts from here on.
             (*stint).slot = task_slot(task);
@@ -185,6 +180,41 @@ pub fn hrtimer_expire_entry(context: BtfTracePointContext) -> i32 {
             (*stint).task = pid as u64 | SEEN;
         }
         0
+    }
+}
+
+/// A task was moved to another cgroup. `(struct cgroup *, const char *, struct task_struct *, bool)`, since 4.17; runs on
+/// whoever moved it, behind the move and under the lock of its path, so that interrupts are off.
+///
+/// Whoever moves himself, as shells and simple runtimes do, goes on in the middle of a stay, and may end in it: what he did
+/// before is counted for the group that he came from, and what he does from here on for the one that he went to. A task that
+/// is moved by another and runs meanwhile is noticed by its tick.
+#[btf_tracepoint(function = "cgroup_attach_task")]
+pub fn cgroup_attach_task(_context: BtfTracePointContext) -> i32 {
+    // SAFETY: the current task is the one whose stint runs here, and nothing can come between.
+    unsafe {
+        let cpu = cpu();
+        let Some(stint) = STINTS.get_ptr_mut(cpu) else { return 0 };
+        let task = bpf_get_current_task_btf() as u64;
+        let pid: u32 = field(task, &TASK_PID);
+        if pid != 0 && (*stint).task == pid as u64 | SEEN {
+            settle(stint, cpu, task);
+        }
+        0
+    }
+}
+
+/// Counts what the running task did so far for the owner that its stint has, and gives the rest to the one that it has now:
+/// it may have been moved to another cgroup meanwhile, and may never leave.
+#[inline(always)]
+unsafe fn settle(stint: *mut Stint, cpu: u32, task: u64) {
+    // SAFETY: this CPU's stint and its task, interrupts off; loads are typed.
+    unsafe {
+        if let Some(owner) = cell(&SCHED, cpu, CONFIG_SLOTS.load(), (*stint).slot) {
+            ((*stint).sum_exec, (*stint).utime, (*stint).stime) = fold(owner, stint, task);
+            (*stint).wait_counted = 1;
+        }
+        (*stint).slot = task_slot(task);
     }
 }
 

@@ -37,7 +37,7 @@ struct Device {
     _memory: Mount,
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     Case { program: "sched_switch", load: |_| pipe::plain().map(drop), bar: Some(40.0) },
     Case { program: "sched_migrate_task", load: |_| work("hop 20000"), bar: None },
     Case { program: "sched_process_exec", load: |_| execute(300), bar: None },
@@ -47,6 +47,7 @@ const CASES: [Case; 9] = [
     Case { program: "skb_receive", load: |_| pinned("udp-loop 50000 64"), bar: Some(45.0) },
     Case { program: "skb_transmit", load: |_| pinned("udp-loop 50000 64"), bar: Some(45.0) },
     Case { program: "cgroup_mkdir", load: |_| make_cgroups(100), bar: None },
+    Case { program: "cgroup_attach_task", load: |_| move_about(300), bar: None },
 ];
 
 /// Prints what each program costs.
@@ -153,6 +154,15 @@ fn execute(count: usize) -> Result<()> {
         Command::new("true").status().context("execute true")?;
     }
     Ok(())
+}
+
+fn move_about(count: usize) -> Result<()> {
+    let places = [Cgroup::new("here")?, Cgroup::new("there")?];
+    let mut moved = Command::new("sleep").arg("600").spawn().context("start sleep")?;
+    let done = places.iter().cycle().take(count).try_for_each(|place| place.join(moved.id()));
+    moved.kill().context("end sleep")?;
+    moved.wait().context("wait for sleep")?;
+    done
 }
 
 fn make_cgroups(count: usize) -> Result<()> {
