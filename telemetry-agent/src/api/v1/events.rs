@@ -90,7 +90,7 @@ struct Position {
         ("limit" = Option<u32>, Query, description = "Events of a page; 100 by default. Not for streams.", minimum = 1, maximum = 1000),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before. Not for streams.",
             pattern = "^([0-9a-f]{2})+$", max_length = 2048),
-        ("wait" = Option<String>, Query, description = "How long to wait for the first event of a page, in seconds. Not for streams, and not with `cursor` or `to`.",
+        ("wait" = Option<String>, Query, description = "How long to wait for the first event of a page, in seconds. Not for streams; a page behind a `cursor` waits for nothing.",
             pattern = "^([1-9]|[1-5][0-9]|60)s?$"),
         ("Last-Event-ID" = Option<u64>, Header, description = "For streams: the id that came last.", minimum = 0, maximum = 9007199254740991_u64),
     ),
@@ -178,9 +178,6 @@ async fn first_page(
 /// How long a client waits for a page that is not empty.
 fn patience(params: &Params) -> Result<Option<Duration>, Problem> {
     let Some(text) = params.text("wait") else { return Ok(None) };
-    if let Some(other) = ["cursor", "to"].iter().find(|name| params.text(name).is_some()) {
-        return Err(wrong("wait", format!("is not for pages with {other}")));
-    }
     let patience = waited(text).filter(|patience| !patience.is_zero());
     let remedy = || format!("write seconds from 1 to {}, such as 30s", WAIT_MAX.as_secs());
     patience.map(Some).ok_or_else(|| wrong("wait", remedy()))
