@@ -9,7 +9,11 @@ use std::fs;
 /// From this many bytes on, a buffer is memory of its own. Smaller ones come from heaps: to map one and fault it in costs
 /// more than to copy what it holds.
 #[cfg(target_env = "gnu")]
-const MAPPED_BYTES_MIN: libc::c_int = 1 << 20;
+const MAPPED_BYTES_MIN: libc::c_int = 4 << 20;
+/// Unused bytes at the end of a heap that wait for their next use until [`trim`] takes them: given back at once, they would be
+/// faulted in again for the next request.
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES_MAX: libc::c_int = 8 << 20;
 
 /// Lets go of code and constants of the program and its libraries; what runs on is mapped again at its next use. Nothing
 /// depends on it: where it cannot be done, memory is a few MiB larger.
@@ -30,10 +34,12 @@ pub fn forget_code() {
 /// Makes what is large leave with its last user: the C library would learn from the first buffer of some megabytes to keep
 /// all such in its heaps, where they stay once something small was put behind them. To be called before threads start.
 pub fn keep_heaps_small() {
-    // SAFETY: takes no pointer; nothing else of this process sets it.
     #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
+    for (parameter, bytes) in
+        [(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN), (libc::M_TRIM_THRESHOLD, KEPT_BYTES_MAX)]
+    {
+        // SAFETY: takes no pointer; nothing else of this process sets these.
+        unsafe { libc::mallopt(parameter, bytes) };
     }
 }
 
