@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use telemetry_model::Pods;
 
 pub use metrics::METRICS;
-pub use review::{Reviews, Verdict};
+pub use review::Reviews;
 pub use watch::run;
 
 /// Whether the API server is asked.

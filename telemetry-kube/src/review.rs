@@ -17,6 +17,7 @@ use k8s_openapi::api::authorization::v1::{
 use kube::api::PostParams;
 use kube::{Api, Client};
 use ring::hmac;
+use telemetry_model::Verdict;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::timeout_at;
 
@@ -39,21 +40,6 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Reviews a second, after two seconds' worth at once: hundreds of agents ask one API server.
 const RATE_MAX: f64 = 20.0;
 const BURST: f64 = 2.0 * RATE_MAX;
-
-/// What a request is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// He may.
-    Allowed,
-    /// The token is nobody's, or not for us.
-    Unknown,
-    /// He may not.
-    Forbidden,
-    /// The API server does not say.
-    Unavailable,
-    /// Too many others ask.
-    Busy,
-}
 
 /// Asks the API server, and keeps what it said.
 pub struct Reviews {

@@ -3,6 +3,7 @@
 //! Knows no kernel, no pod, no socket and no file; does no I/O. Every other crate speaks in these types.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod batch;
 pub mod clock;
 pub mod desc;
@@ -16,6 +17,7 @@ pub mod pod;
 pub mod roster;
 pub mod snapshot;
 
+pub use access::Verdict;
 pub use batch::{Batch, CgroupKey, Hierarchy, Increment, OwnerKey, Row};
 pub use desc::{Desc, Kind, Scope, Unit};
 pub use histogram::{Histogram, Layout};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use telemetry_kube::Reviews;
+use telemetry_model::Verdict;
 
 use super::Failure;
-use crate::api::security::{Authority, Verdict};
+use crate::api::security::Authority;
 use crate::config::KubernetesConfig;
 use crate::sysexits;
 
@@ -41,15 +42,7 @@ impl ApiServer {
 
 impl Authority for ApiServer {
     fn check<'a>(&'a self, token: &'a str, verb: &'a str, path: &'a str) -> BoxFuture<'a, Verdict> {
-        let verdict = async move { self.0.check(token, verb, &in_roles(path)).await };
-        let verdict = verdict.map(|verdict| match verdict {
-            telemetry_kube::Verdict::Allowed => Verdict::Allowed,
-            telemetry_kube::Verdict::Unknown => Verdict::Unknown,
-            telemetry_kube::Verdict::Forbidden => Verdict::Forbidden,
-            telemetry_kube::Verdict::Unavailable => Verdict::Unavailable,
-            telemetry_kube::Verdict::Busy => Verdict::Busy,
-        });
-        verdict.boxed()
+        async move { self.0.check(token, verb, &in_roles(path)).await }.boxed()
     }
 }
 

@@ -9,12 +9,13 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use telemetry_model::Verdict;
 
+use super::Security;
 use super::clients::{Clients, Limit, Turn};
 use super::credentials::Denied;
 use super::metrics::Refused;
 use super::policy::Policy;
-use super::{Security, Verdict};
 use crate::api::routes;
 
 /// Paths that are answered without any of this: they say whether the agent works, and nothing of the node. A path that

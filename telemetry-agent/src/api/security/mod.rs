@@ -35,7 +35,7 @@ use metrics::SecurityStats;
 use policy::Policy;
 
 pub(super) use admission::{Asked, Rejection};
-pub use authority::{Authority, Verdict};
+pub use authority::Authority;
 pub(super) use clients::Turn;
 pub use credentials::CONCURRENCY;
 pub use metrics::METRICS;

@@ -4,11 +4,12 @@ use std::fs;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use telemetry_model::Verdict;
 
 use super::secure::{Files, Got, TLS, curl, users};
 use super::*;
 use crate::api::grpc::{self, Service};
-use crate::api::security::{Authority, Verdict};
+use crate::api::security::Authority;
 
 /// Knows three tokens, and what it was asked.
 #[derive(Default)]
